@@ -1,0 +1,154 @@
+"""Finding a backbone: the embedded one, a local directory, or the Hugging Face hub (torch-free).
+
+A hub repository is looked up in the local cache first, so a search on many workers asks the network once and
+an offline machine works with what it has; a new version is fetched by naming its `revision` (or by removing
+the cached one). Only JSON and safetensors files are fetched, never pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from petl.errors import UserError
+from petl.frontend import FrontEnd
+
+EMBEDDED = "embedded"
+EMBEDDED_DIR = Path(__file__).parent / "embedded"
+"""Where the small backbone that comes with the project lies."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PATTERNS = ["config.json", "preprocessor_config.json", "model*.safetensors", "model*.safetensors.index.json"]
+_TIMEOUT = 5  # seconds for the first answer of the hub
+_JSON_LIMIT = 16 * 2**20  # bytes; a configuration is a few kilobytes
+
+
+class BackboneNotFound(UserError):
+    """There is no backbone under this name, here or on the hub."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A backbone's files: the name it was asked by, its directory, and the hub commit (None off the hub)."""
+
+    name: str
+    directory: Path
+    revision: str | None = None
+
+
+def locate(name: str, revision: str | None = None, *, weights: bool = True) -> Source:
+    """Find (and if needed download) a backbone by hub id, directory or "embedded".
+
+    With `weights=False` only the small JSON files are needed. Raises `BackboneNotFound` with what to do.
+    """
+    if name == EMBEDDED:
+        return Source(EMBEDDED, _checkpoint_directory(EMBEDDED_DIR, EMBEDDED))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(str(path.resolve()), _checkpoint_directory(path, name))
+    if path.exists():
+        raise BackboneNotFound(
+            f"backbone '{name}' is a file; give the directory that holds config.json and model.safetensors"
+        )
+    if not _HUB_ID.fullmatch(name):
+        raise BackboneNotFound(
+            f"backbone '{name}' does not exist; give a directory, a hub id such as "
+            f"MIT/ast-finetuned-audioset-10-10-0.4593, or '{EMBEDDED}'"
+        )
+    return _from_hub(name, revision, weights)
+
+
+def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
+    """`config.json` of a backbone, as a dictionary."""
+    return read_json(locate(name, revision, weights=False).directory / "config.json")
+
+
+def read_front_end(name: str, revision: str | None = None) -> dict[str, Any]:
+    """`preprocessor_config.json` of a backbone; AudioSet's values for every key it lacks."""
+    path = locate(name, revision, weights=False).directory / "preprocessor_config.json"
+    return {**FrontEnd().to_preprocessor(), **(read_json(path) if path.is_file() else {})}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; `UserError` names the file and what is wrong with it."""
+    try:
+        if path.stat().st_size > _JSON_LIMIT:
+            raise UserError(f"{path}: larger than {_JSON_LIMIT >> 20} MB, which no configuration is")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}: holds a {type(value).__name__}, not an object with keys")
+    return dict(value)
+
+
+def _checkpoint_directory(path: Path, name: str) -> Path:
+    if not (path / "config.json").is_file():
+        raise BackboneNotFound(f"backbone '{name}': {path} has no config.json, so it is not a checkpoint directory")
+    return path
+
+
+def _from_hub(name: str, revision: str | None, weights: bool) -> Source:
+    cached = _cached(name, revision, weights)
+    if cached is not None:
+        return cached
+    # An import of its own cost, only for those who use the hub.
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    patterns = _PATTERNS if weights else _PATTERNS[:2]
+    try:
+        # Asked first because, unlike a download, it takes a time limit for a hub that does not answer.
+        found = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
+        files = [f.rfilename for f in found.siblings or []]
+        wanted = [f for f in files if any(fnmatch(f, pattern) for pattern in patterns)]
+        for file in wanted:
+            path = hf_hub_download(name, file, revision=revision, etag_timeout=_TIMEOUT)
+    except GatedRepoError:
+        raise BackboneNotFound(
+            f"backbone '{name}' is gated on the Hugging Face hub; accept its terms there and run `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise BackboneNotFound(f"backbone '{name}' has no revision '{revision}' on the Hugging Face hub") from None
+    except RepositoryNotFoundError:
+        raise BackboneNotFound(
+            f"backbone '{name}' is neither a directory here nor a public model on the Hugging Face hub; "
+            "check the spelling (owner/name), or run `hf auth login` if it is private"
+        ) from None
+    except Exception as error:  # the hub's client lets through what its sockets, proxies and disks raise
+        raise BackboneNotFound(
+            f"backbone '{name}' is neither a directory here nor in the local cache, and the Hugging Face hub "
+            f"cannot be reached ({_reason(error)}); connect, or run `hf download {name}` on a machine that "
+            "is connected and pass the directory it prints"
+        ) from None
+    if "config.json" not in wanted:
+        raise BackboneNotFound(f"'{name}' on the Hugging Face hub has no config.json, so it is no checkpoint")
+    directory = Path(path).parent  # …/snapshots/<commit>
+    return Source(name, directory, directory.name)
+
+
+def _cached(name: str, revision: str | None, weights: bool) -> Source | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        directory = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+    complete = (directory / "config.json").is_file() and (not weights or any(directory.glob("*.safetensors")))
+    return Source(name, directory, directory.name) if complete else None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

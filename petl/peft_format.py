@@ -1,0 +1,59 @@
+"""`adapter_config.json`: peft's own format for LoRA, a labelled one for the methods peft does not know.
+
+A pure LoRA adapter (with or without trained LayerNorms) is described so that
+`peft.PeftModel.from_pretrained` rebuilds it on the same backbone; peft's scale is `lora_alpha / r`, so
+`lora_alpha` is the alpha that gives ours. (torch-free)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from petl import plan
+from petl.config import MethodConfig
+from petl.sites import family_of
+
+PREFIX = "base_model.model."
+"""What peft puts in front of the backbone's tensor names."""
+
+
+def adapter_config(
+    method: MethodConfig, *, model_type: str, hidden: int, layers: int, name: str, revision: str | None
+) -> dict[str, Any]:
+    """The contents of `adapter_config.json` for a method on a backbone of the given sizes."""
+    common: dict[str, Any] = {"base_model_name_or_path": name, "revision": revision, "inference_mode": True}
+    if method.methods != ("lora",):
+        label = "PETL_" + "_".join(method.methods).upper()
+        return {"peft_type": label, "library": "petl-search", **common, **method.to_flat()}
+    family = family_of(model_type)
+    adapted = plan.adapted_layers(method, layers)
+    everywhere = len(adapted) == layers
+    rank = plan.lora_rank(method.lora, hidden)
+    alpha = plan.lora_alpha(method.lora, hidden)
+    return {
+        "peft_type": "LORA",
+        **common,
+        "task_type": None,
+        "r": rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": method.lora.dropout,
+        "target_modules": sorted(family.projections[t].rpartition(".")[2] for t in method.lora.target_names),
+        "layers_to_transform": None if everywhere else list(adapted),
+        "layers_pattern": None if everywhere else family.layers,
+        "modules_to_save": _saved_modules(method, layers, model_type) or None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "use_rslora": False,
+    }
+
+
+def _saved_modules(method: MethodConfig, layers: int, model_type: str) -> list[str]:
+    """Paths of the trained LayerNorms; full paths, because peft matches by suffix."""
+    family = family_of(model_type)
+    paths = [
+        family.norm_path(layer, site)
+        for layer in plan.adapted_layers(method, layers)
+        for site in plan.norm_sites(method)
+    ]
+    return paths + ([family.final_norm] if plan.final_norm(method) else [])

@@ -1,0 +1,36 @@
+"""Checking a dictionary of tensors against what a model expects, with a message that says what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from petl.errors import UserError
+
+
+def checked_state(
+    state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str
+) -> Mapping[str, Tensor]:
+    """Return `state` when it has exactly the tensors of `shapes`, all finite; `UserError` otherwise."""
+    missing = [name for name in shapes if name not in state]
+    if missing:
+        raise UserError(f"{what} lacks {_listed(missing)}; it is incomplete or belongs to another configuration")
+    unknown = [name for name in state if name not in shapes]
+    if unknown:
+        raise UserError(f"{what} holds {_listed(unknown)}, which the configuration has no place for")
+    for name, shape in shapes.items():
+        found = tuple(state[name].shape)
+        if found != shape:
+            raise UserError(f"{what}: '{name}' has shape {found}, but the configuration needs {shape}")
+        if not state[name].is_floating_point():
+            raise UserError(f"{what}: '{name}' holds {state[name].dtype}, not floating-point numbers")
+        if not bool(torch.isfinite(state[name]).all()):
+            raise UserError(f"{what}: '{name}' holds values that are not finite")
+    return state
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more tensors"

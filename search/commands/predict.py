@@ -1,0 +1,62 @@
+"""`petl-search predict`: labels for recordings."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+
+from rich.console import Console
+
+from petl.errors import UserError
+
+_AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
+
+
+def predict_files(
+    adapter: Path, files: list[Path], as_json: bool, backbone: str | None, out: Console, err: Console
+) -> int:
+    """Predict every file; one that cannot be read is reported and does not stop the others. Returns the status."""
+    import petl
+
+    clips = _expanded(files)
+    model = petl.load_adapter(adapter, backbone=backbone)
+    failed = 0
+    width = max(len(str(clip)) for clip in clips)
+    for clip in clips:
+        try:
+            found = model.predict(clip)
+        except UserError as error:
+            failed += 1
+            if as_json:
+                print(jsonlib.dumps({"path": str(clip), "error": str(error)}, ensure_ascii=False), flush=True)
+            else:
+                err.print(f"{clip}: {error}", markup=False, soft_wrap=True)
+            continue
+        if as_json:
+            line = {
+                "path": str(clip),
+                "label": found.label,
+                "probability": found.probability,
+                "probabilities": found.probabilities,
+            }
+            print(jsonlib.dumps(line, ensure_ascii=False), flush=True)
+        else:
+            out.print(f"{clip!s:<{width}}  {found.label}  {found.probability:.3f}", markup=False, soft_wrap=True)
+    if failed:
+        err.print(f"{failed} of {len(clips)} recordings could not be used")
+    return 1 if failed else 0
+
+
+def _expanded(files: list[Path]) -> list[Path]:
+    clips: list[Path] = []
+    for path in files:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _AUDIO and not p.name.startswith("."))
+            if not inside:
+                raise UserError(f"{path}: no recordings in this folder (looked for {', '.join(sorted(_AUDIO))})")
+            clips += inside
+        elif path.exists():
+            clips.append(path)
+        else:
+            raise UserError(f"{path}: there is no such file or folder")
+    return clips

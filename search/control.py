@@ -1,0 +1,120 @@
+"""Where Ray Tune's events become ours: journal, tracker and live view hear of every trial from here (torch-free)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Protocol
+
+from ray import tune
+
+from search.journal import Journal
+from search.records import EpochRecord, Status, TrialRecord
+from search.scheduler import AshaScheduler
+
+
+class Stays:
+    """Stays in the driver. Tune pickles all it is given in case somebody restores its run; nobody does."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stays, ()
+
+
+class Listener(Protocol):
+    """Anyone who wants to hear of trials: the tracker, the live view."""
+
+    def trial_started(self, trial: TrialRecord) -> None: ...
+    def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None: ...
+    def trial_ended(self, trial: TrialRecord) -> None: ...
+
+
+class Stop:
+    """Why a search ends before its sampler runs dry: asked by a person, out of time, or out of workers."""
+
+    def __init__(self, interrupted: threading.Event, deadline: float | None) -> None:
+        self.interrupted = interrupted
+        self.dead = ""
+        self._deadline = deadline
+
+    @property
+    def out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def now(self) -> bool:
+        return self.interrupted.is_set() or self.out_of_time or bool(self.dead)
+
+
+class Stopper(Stays, tune.Stopper):
+    """Ends the Tune run when `stop` says so."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.now
+
+
+class Events(Stays, tune.Callback):
+    """Writes what Tune reports into the journal and passes it on.
+
+    The order matters: the journal first (it is what survives), then whoever listens. A trial's end is written
+    with its last result, before Tune tells the sampler, so that the sampler reads the truth from the record.
+    """
+
+    def __init__(
+        self, journal: Journal, scheduler: AshaScheduler, stop: Stop, listeners: list[Listener], abandon: Any
+    ) -> None:
+        self._journal, self._scheduler, self._stop = journal, scheduler, stop
+        self._listeners, self._abandon = listeners, abandon
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        record = self._journal.trial(trial.config["trial"])
+        if "diverged" in result:
+            self._end(record, Status.FAILED, f"diverged: {result['diverged']}")
+            return
+        # Tune adds numbers of its own; every metric of ours has a slash in its name.
+        metrics = {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
+        epoch = EpochRecord(int(result["epoch"]), metrics, float(result["seconds"]))
+        if self._journal.epoch(record, epoch):
+            for listener in self._listeners:
+                listener.epoch(record, epoch)
+        stopped_at = self._scheduler.stopped.get(record.id)
+        if stopped_at is not None:
+            self._end(record, Status.STOPPED, f"among the worse at epoch {stopped_at}")
+        elif result.get("last"):
+            self._end(record, Status.COMPLETE)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._abandon(trial.config["trial"])
+        if not self._stop.now:
+            self._journal.note("retry", trial=trial.config["trial"], reason=_reason(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._abandon(trial.config["trial"])
+        record = self._journal.trial(trial.config["trial"])
+        if record.status is Status.RUNNING and not self._stop.now:
+            self._end(record, Status.FAILED, _reason(trial))
+
+    def on_start(self, record: TrialRecord) -> None:
+        """Told by the sampler when it hands out a trial."""
+        for listener in self._listeners:
+            listener.trial_started(record)
+
+    def _end(self, record: TrialRecord, status: Status, reason: str = "") -> None:
+        self._journal.ended(record, status, reason)
+        for listener in self._listeners:
+            listener.trial_ended(record)
+
+
+def _reason(trial: Any) -> str:
+    """The last line that says something of the error Tune kept for a trial."""
+    try:
+        error = trial.get_pickled_error()
+    except Exception:  # its file may be on a node that is gone
+        error = None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else []
+    return lines[-1][:500] if lines else "the worker died without a message"

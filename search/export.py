@@ -1,0 +1,116 @@
+"""The winner as files a person keeps: the adapter directory and the trial that makes it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from petl.errors import UserError
+from search.records import SearchRecord, TrialRecord
+from search.space import Space
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from trainables.data import AudioData
+
+TRIAL_SCHEMA = "petl.trial/1"
+
+
+def export_winner(
+    space: Space,
+    record: SearchRecord,
+    winner: TrialRecord,
+    config: TrialConfig,
+    data: AudioData,
+    checkpoints: str,
+    directory: Path,
+) -> Path:
+    """Write `best/` and `best.yaml` into the run directory; returns `best/`."""
+    import torch
+
+    from trainables.checkpoints import CheckpointStore
+    from trainables.session import Session
+
+    write_trial(directory / "best.yaml", winner.name, config)
+    first = space.objectives[0]
+    session = Session(CheckpointStore(checkpoints), torch.device("cpu"), None, (first.metric, first.mode))
+    model, _ = session.best_model(winner.id, config)
+    best = winner.best(first)
+    save_model(
+        model,
+        directory / "best",
+        config,
+        validation=best.metrics if best else {},
+        test=record.test,
+        provenance={
+            "search": record.name,
+            "trial": winner.name,
+            "epoch": best.epoch if best else None,
+            "data digest": record.info["data_digest"],
+            "space digest": record.info["space_digest"],
+            "git commit": record.info.get("git_commit", ""),
+            **{f"version of {k}": v for k, v in record.info.get("versions", {}).items()},
+        },
+    )
+    model.adapted.detach()
+    return directory / "best"
+
+
+def save_model(
+    model: Any,
+    directory: Path,
+    config: TrialConfig,
+    *,
+    validation: dict[str, float],
+    test: dict[str, float],
+    provenance: dict[str, Any],
+) -> None:
+    """Write an adapter directory with a card that says what it is, how good, and where it comes from."""
+    import petl
+
+    known = {k: v for k, v in provenance.items() if v not in (None, "")}
+    petl.save_adapter(
+        directory,
+        model,
+        card={
+            "configuration": config.to_flat(),
+            "metrics": {**{k: v for k, v in validation.items() if k.startswith("val/")}, **test},
+            "provenance": known,
+        },
+        metadata={"trial": config.to_flat(), "provenance": known},
+        backbone=config.backbone,
+        revision=config.revision,
+    )
+
+
+def write_trial(path: Path, name: str, config: TrialConfig) -> None:
+    """A resolved trial as YAML: `petl-search train` repeats it."""
+    content = {"schema": TRIAL_SCHEMA, "name": name, "config": config.to_flat()}
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_trial(path: Path) -> tuple[str, TrialConfig]:
+    """Name and configuration of a trial file.
+
+    Raises:
+        UserError: when it is not there, not YAML, not a trial, or holds a wrong key.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; a search writes it as best.yaml in its run directory")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or content.get("schema") != TRIAL_SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        hint = "; this is a space: use `petl-search search --space`" if str(found).startswith("petl.space") else ""
+        raise UserError(f"{path} is not a trial file: schema is {found!r}, expected {TRIAL_SCHEMA!r}{hint}")
+    config = content.get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"{path} has no mapping under 'config'")
+    try:
+        return str(content.get("name", path.stem)), TrialConfig.from_flat(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

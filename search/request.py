@@ -1,0 +1,54 @@
+"""What a person asked for, and how it ended: the two ends of a search (torch-free, Ray-free)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.records import SearchRecord
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for on the command line."""
+
+    space: Path | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    output: Path | None = None
+    resume: Path | None = None
+    address: str | None = None
+    concurrent: int | None = None
+    workers_per_trial: int = 1
+    gpus_per_worker: float | None = None
+    storage: str | None = None
+    mlflow: str | None = None
+
+
+@dataclass
+class Outcome:
+    """How it ended, for the command line."""
+
+    record: SearchRecord
+    directory: Path
+    interrupted: bool = False
+    problem: str = ""
+    best: Path | None = None
+    mlflow_uri: str = ""
+
+
+def next_commands(outcome: Outcome) -> list[str]:
+    """What a person would type next."""
+    from search.tracking import ui_command
+
+    commands = [ui_command(outcome.mlflow_uri)]
+    if outcome.best is not None:
+        commands += [
+            f"petl-search predict {outcome.best} CLIP.wav",
+            f"petl-search train {outcome.directory / 'best.yaml'}",
+        ]
+    return commands
+
+
+class Interrupted(Exception):
+    """A person asked to stop before anything had begun."""

@@ -1,0 +1,93 @@
+"""How many worker groups a machine or cluster carries, and what each gets (torch-free, Ray-free)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from petl.errors import UserError
+
+MOST_CPU_GROUPS = 8
+"""On machines without accelerators more groups than this cost more memory than they win; the rest are threads."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What can be used in all."""
+
+    cpus: int
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """`groups` trials run at a time, each in `workers` processes with `cpus` CPUs and `gpus` GPUs."""
+
+    groups: int
+    workers: int
+    cpus: int
+    gpus: float
+
+    def __str__(self) -> str:
+        each = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.groups} at a time, each {each} of {cpus}{gpus}"
+
+
+def local_resources() -> Resources:
+    """CPUs this process may use and GPUs the driver knows; starts nothing, imports nothing heavy."""
+    return Resources(
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        gpus=_visible_gpus(),
+    )
+
+
+def plan_groups(
+    available: Resources,
+    *,
+    workers_per_trial: int = 1,
+    gpus_per_worker: float | None = None,
+    concurrent: int | None = None,
+    trials: int | None = None,
+) -> GroupPlan:
+    """Fill what is there: one GPU a worker where there are GPUs (fractions share one), else one CPU a worker.
+
+    Raises:
+        UserError: when a single group does not fit; says what one needs and what there is.
+    """
+    gpus = gpus_per_worker if gpus_per_worker is not None else (1.0 if available.gpus else 0.0)
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
+    fit = available.cpus // workers_per_trial
+    if gpus > 0:
+        # Ray cuts one GPU into equal shares; a worker never gets parts of two.
+        per_gpu = int(1 / gpus + 1e-9) if gpus < 1 else 1
+        workers = available.gpus * per_gpu if gpus < 1 else int(available.gpus // gpus)
+        fit = min(fit, workers // workers_per_trial)
+    else:
+        fit = min(fit, MOST_CPU_GROUPS)
+    if fit < 1:
+        raise UserError(
+            f"a trial of {workers_per_trial} workers with 1 CPU and {gpus:g} GPU each needs "
+            f"{workers_per_trial} CPUs and {workers_per_trial * gpus:g} GPUs; "
+            f"there are {available.cpus} CPUs and {available.gpus} GPUs. "
+            "Lower --workers-per-trial or --gpus-per-worker."
+        )
+    groups = min(g for g in (fit, concurrent, trials) if g is not None)
+    return GroupPlan(groups, workers_per_trial, max(1, available.cpus // (groups * workers_per_trial)), gpus)
+
+
+def _visible_gpus() -> int:
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is not None:
+        return len([part for part in shown.split(",") if part.strip() and part.strip() != "-1"])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

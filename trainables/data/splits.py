@@ -1,0 +1,252 @@
+"""Which clips train, which validate, which test (torch-free).
+
+Every draw is a pure function of the clips' own names, labels and groups and of `split_seed`: candidates are
+put in the order of a hash, so that neither directory order, nor Python's hash seed, nor a random generator's
+version can change a split, and so that one more class leaves the draws of the others as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from petl.errors import UserError
+from trainables.config import DataOptions
+from trainables.data.clips import SPLITS, Clip
+
+
+class SplitError(UserError):
+    """The clips cannot be split as asked."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Positions of the clips of each split, ascending, and one sentence that says how they came about."""
+
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+    protocol: str
+
+    def of(self, name: str) -> tuple[int, ...]:
+        if name not in SPLITS:
+            raise SplitError(f"there is no split '{name}'; the splits are {', '.join(SPLITS)}")
+        return getattr(self, name)
+
+
+def split_clips(clips: Sequence[Clip], options: DataOptions) -> Splits:
+    """Assign every clip to train, val or test.
+
+    Given splits are used as they are (a missing val is cut from train). Folds follow `options.protocol`,
+    with `options.fold` held out for the test. Without either, test and val are drawn from all clips.
+    Parts that are drawn are stratified by label and never part the clips of a group. Raises `SplitError`
+    when a fold or split is not there, or a class cannot be in every split.
+    """
+    labels = {clip.label for clip in clips}
+    if len(labels) < 2:
+        raise SplitError(
+            f"the data have {len(labels)} class{'' if len(labels) == 1 else 'es'}"
+            f"{''.join(f' ({label!r})' for label in labels)}; at least 2 are needed to learn anything"
+        )
+    if options.protocol != "standard" and clips[0].fold is None:
+        raise SplitError(f"protocol '{options.protocol}' needs folds, and these data have none; use 'standard'")
+    if clips[0].split is not None and options.protocol == "standard":
+        splits = _given(clips, options)
+    elif clips[0].fold is not None:
+        splits = _folds(clips, options)
+    else:
+        splits = _drawn(clips, options)
+    _check(clips, splits)
+    return splits
+
+
+def all_for_test(clips: Sequence[Clip]) -> Splits:
+    """Every clip in test, for a model that is trained already: no class is too small then."""
+    if not clips:
+        raise SplitError("there are no clips that can be used")
+    return Splits((), (), tuple(range(len(clips))), "all clips, for evaluation")
+
+
+def _given(clips: Sequence[Clip], options: DataOptions) -> Splits:
+    parts = {name: [i for i, clip in enumerate(clips) if clip.split == name] for name in SPLITS}
+    for name in ("train", "test"):
+        if not parts[name]:
+            found = ", ".join(f"{part} ({len(ids)})" for part, ids in parts.items() if ids)
+            raise SplitError(
+                f"the data give splits, but no clip is in '{name}' (found: {found}). "
+                f"Add clips to {name}, or give no splits at all to have all three drawn"
+            )
+    if parts["val"]:
+        return _splits(parts["train"], parts["val"], parts["test"], "given train, val and test splits")
+    target = _targets(clips, parts["train"], options.val_fraction)
+    val, train = _cut(clips, parts["train"], target, "val", 1, options.split_seed)
+    return _splits(
+        train,
+        val,
+        parts["test"],
+        f"given train and test splits; val is {options.val_fraction:g} of train (split_seed {options.split_seed})",
+    )
+
+
+def _folds(clips: Sequence[Clip], options: DataOptions) -> Splits:
+    folds = sorted({clip.fold for clip in clips if clip.fold is not None})
+    if options.fold not in folds:
+        raise SplitError(
+            f"fold {options.fold} (data.fold) is out of range: the data have folds {', '.join(map(str, folds))}"
+        )
+    needed = 3 if options.protocol == "petl_ast" else 2
+    if len(folds) < needed:
+        raise SplitError(f"protocol '{options.protocol}' needs at least {needed} folds; the data have {len(folds)}")
+    test = [i for i, clip in enumerate(clips) if clip.fold == options.fold]
+    rest = [i for i, clip in enumerate(clips) if clip.fold != options.fold]
+    if options.protocol == "petl_ast":
+        before = folds[folds.index(options.fold) - 1]  # cyclic: fold 1 is validated on the last
+        return _splits(
+            [i for i in rest if clips[i].fold != before],
+            [i for i in rest if clips[i].fold == before],
+            test,
+            f"petl_ast: test on fold {options.fold}, val on fold {before}, train on the other {len(folds) - 2}",
+        )
+    val, train = _cut(clips, rest, _targets(clips, rest, options.val_fraction), "val", 1, options.split_seed)
+    return _splits(
+        train,
+        val,
+        test,
+        f"standard: test on fold {options.fold}; val is {options.val_fraction:g} of the other "
+        f"{len(folds) - 1} folds (split_seed {options.split_seed})",
+    )
+
+
+def _drawn(clips: Sequence[Clip], options: DataOptions) -> Splits:
+    everything = list(range(len(clips)))
+    for_test = _targets(clips, everything, options.test_fraction)
+    for_val = _targets(clips, everything, options.val_fraction)  # both fractions are of all clips
+    test, rest = _cut(clips, everything, for_test, "test", 2, options.split_seed)
+    val, train = _cut(clips, rest, for_val, "val", 1, options.split_seed)
+    return _splits(
+        train,
+        val,
+        test,
+        f"drawn per class: test {options.test_fraction:g}, val {options.val_fraction:g} of all clips "
+        f"(split_seed {options.split_seed})",
+    )
+
+
+def _splits(train: Sequence[int], val: Sequence[int], test: Sequence[int], protocol: str) -> Splits:
+    return Splits(tuple(sorted(train)), tuple(sorted(val)), tuple(sorted(test)), protocol)
+
+
+def _targets(clips: Sequence[Clip], pool: Sequence[int], fraction: float) -> dict[str, int]:
+    """Clips of every class that are `fraction` of those in `pool`: at least one."""
+    counts = Counter(clips[i].label for i in pool)
+    return {label: max(1, round(fraction * count)) for label, count in counts.items()}
+
+
+def _cut(
+    clips: Sequence[Clip],
+    pool: Sequence[int],
+    target: dict[str, int],
+    name: str,
+    leave: int,
+    seed: int,
+) -> tuple[list[int], list[int]]:
+    """Part `pool` into (`target` clips of every class, as nearly as groups allow; the rest).
+
+    Every class gets at least one clip in the part and keeps at least `leave` groups in the rest.
+    """
+    units = _units(clips, pool)
+    holding: dict[str, int] = defaultdict(int)  # class -> units that hold it
+    for unit in units:
+        for label in unit.labels:
+            holding[label] += 1
+    _enough(clips, pool, holding, name, leave)
+    taken: Counter[str] = Counter()
+    part: list[_Unit] = []
+
+    def spare(unit: _Unit) -> bool:
+        return all(holding[label] > leave for label in unit.labels)
+
+    def take(unit: _Unit) -> None:
+        part.append(unit)
+        taken.update(unit.labels)
+        for label in unit.labels:
+            holding[label] -= 1
+
+    ordered = sorted(units, key=lambda unit: _draw(seed, name, unit.key))
+    for unit in ordered:
+        gain = sum(
+            abs(target[label] - taken[label]) - abs(target[label] - taken[label] - count)
+            for label, count in unit.labels.items()
+        )
+        if gain > 0 and spare(unit):
+            take(unit)
+    for label in sorted(target):
+        if not taken[label]:  # its groups are all larger than the target: the smallest has to do
+            able = [u for u in ordered if label in u.labels and u not in part and spare(u)]
+            if not able:
+                raise SplitError(
+                    f"class '{label}': no source recording can go to {name} without emptying another class's "
+                    "train part; give the splits in the data, or fewer groups that span classes"
+                )
+            take(min(able, key=lambda unit: sum(unit.labels.values())))
+    chosen = {i for unit in part for i in unit.indices}
+    return sorted(chosen), [i for i in pool if i not in chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """Clips that stay together: a group, or one clip."""
+
+    key: str
+    indices: tuple[int, ...]
+    labels: Counter[str]
+
+
+def _units(clips: Sequence[Clip], pool: Sequence[int]) -> list[_Unit]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for i in pool:
+        clip = clips[i]
+        members[f"clip {clip.order}" if clip.group is None else f"group {clip.group}"].append(i)
+    return [_Unit(key, tuple(ids), Counter(clips[i].label for i in ids)) for key, ids in members.items()]
+
+
+def _enough(clips: Sequence[Clip], pool: Sequence[int], holding: dict[str, int], name: str, leave: int) -> None:
+    needed = leave + 1
+    short = sorted(label for label, units in holding.items() if units < needed)
+    if not short:
+        return
+    counts = Counter(clips[i].label for i in pool)
+    parts = "train, val and test" if leave == 2 else f"train and {name}"
+    found = ", ".join(f"'{label}' has {_having(counts[label], holding[label])}" for label in short[:10])
+    more = f" (and {len(short) - 10} more classes)" if len(short) > 10 else ""
+    raise SplitError(
+        f"too few clips to be in {parts}: class {found}{more}; each class needs at least {needed} "
+        "(from different source recordings where these are known). Add clips or remove the class"
+    )
+
+
+def _having(clips: int, units: int) -> str:
+    text = f"{clips} clip{'' if clips == 1 else 's'}"
+    return text if clips == units else f"{text} from {units} source recording{'' if units == 1 else 's'}"
+
+
+def _check(clips: Sequence[Clip], splits: Splits) -> None:
+    """What no split may lack, however it came about."""
+    for name in SPLITS:
+        if not splits.of(name):
+            raise SplitError(f"no clip is left in split '{name}' ({splits.protocol})")
+    learned = {clips[i].label for i in splits.train}
+    for name in ("val", "test"):
+        for i in splits.of(name):
+            if clips[i].label not in learned:
+                raise SplitError(
+                    f"class '{clips[i].label}' is in {name} ({clips[i].title}) but has 0 clips in train; "
+                    "at least 1 is needed"
+                )
+
+
+def _draw(seed: int, *words: str) -> bytes:
+    """Random but repeatable sort key."""
+    return hashlib.sha256("\0".join((str(seed), *words)).encode()).digest()

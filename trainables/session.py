@@ -1,0 +1,169 @@
+"""What stays in a worker process from trial to trial: backbone, data, and the trial in progress.
+
+Commands are idempotent: asking twice for the next epoch of a trial that is not the one in progress closes the
+old one, restores the backbone and continues the new one from its last checkpoint, if it has any. It knows
+nothing of Ray; a group of processes with `torch.distributed` initialised gives each one a `Session`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import petl
+from petl.frontend import FrontEnd
+from petl.hub import read_front_end
+from petl.model import AudioClassifier
+from trainables import metrics
+from trainables.checkpoints import Checkpoint, CheckpointStore
+from trainables.config import DataOptions, TrialConfig
+from trainables.data import AudioData, open_data
+from trainables.loop import Diverged, Monitor, Report, predict_split, train
+
+
+class Session:
+    """One process's share of a worker group.
+
+    Args:
+        store: where checkpoints go; only rank 0 writes. None keeps nothing.
+        device: where models run.
+        cache_root: the feature cache of this node.
+        monitor: the metric that chooses the best epoch.
+    """
+
+    def __init__(
+        self, store: CheckpointStore | None, device: torch.device, cache_root: Path | None, monitor: Monitor
+    ) -> None:
+        self._store, self._device, self._cache_root, self._monitor = store, device, cache_root, monitor
+        self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        self._backbones: dict[tuple[Any, ...], Any] = {}
+        self._data: dict[DataOptions, AudioData] = {}
+        self._trial: str | None = None
+        self._reports: Iterator[Report] | None = None
+        self._model: AudioClassifier | None = None
+
+    def epoch(self, trial: str, flat: dict[str, Any]) -> dict[str, Any]:
+        """Train the next epoch of `trial`; its metrics, and `done` when there is none after it."""
+        arrived = time.time()
+        config = TrialConfig.from_flat(flat)
+        if trial != self._trial or self._reports is None:
+            self._begin(trial, config)
+        assert self._reports is not None
+        ready = time.time()
+        try:
+            report = next(self._reports, None)
+        except Diverged as diverged:
+            self.close()
+            return {"done": True, "diverged": str(diverged)}
+        except BaseException:
+            self.close()
+            raise
+        if report is None:  # asked once more after the last epoch: its report was lost on the way
+            self.close()
+            return self._last_again(trial)
+        self._save(trial, report)
+        done = report.epoch >= config.epochs
+        if done:
+            self.close()
+        return {
+            "epoch": report.epoch,
+            "seconds": report.seconds,
+            "done": done,
+            "last": done,  # Tune sets `done` for trials it stops, too
+            "began": arrived,  # seconds since 1970; turn-around is measured from these
+            "first_step": ready,
+            "ended": time.time(),
+            **report.metrics,
+        }
+
+    def evaluate(self, trial: str, flat: dict[str, Any], split: str) -> dict[str, Any]:
+        """Metrics, confusion matrix and predictions of the trial's best epoch on `split`."""
+        config = TrialConfig.from_flat(flat)
+        model, data = self.best_model(trial, config)
+        try:
+            logits_BC, y_B = predict_split(config, model, data, split)
+            return {
+                "metrics": metrics.classification(logits_BC, y_B),
+                "confusion": {"labels": list(data.labels), "matrix": metrics.confusion(logits_BC, y_B)},
+            }
+        finally:
+            model.adapted.detach()
+
+    def best_model(self, trial: str, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
+        """The trial's model with the weights of its best epoch. The caller detaches it."""
+        assert self._store is not None
+        checkpoint = self._store.read(trial, "best") or self._store.read(trial, "last")
+        if checkpoint is None:
+            raise RuntimeError(f"trial {trial} has no readable checkpoint in {self._store.root}")
+        self.close()
+        model, data = self.build(config)
+        model.load_adapter_state(checkpoint.part("model"))
+        return model, data
+
+    def build(self, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
+        """A freshly initialised model on the kept backbone, and the data."""
+        data = self.data(config)
+        key = (config.backbone, config.revision, config.positions, data.front_end.frames)
+        if key not in self._backbones:
+            self._backbones.clear()  # one at a time: they are the largest thing in the process
+            backbone: nn.Module = petl.load_backbone(
+                config.backbone,
+                frames=data.front_end.frames,
+                positions=config.positions,
+                revision=config.revision,
+            )
+            self._backbones[key] = backbone.to(self._device)
+        adapted = petl.attach(self._backbones[key], config.method, seed=config.seed)
+        model = AudioClassifier(adapted, data.labels, data.front_end, seed=config.seed)
+        return model.to(self._device), data
+
+    def data(self, config: TrialConfig) -> AudioData:
+        """The data of this configuration, opened once."""
+        if config.data not in self._data:
+            front_end = FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision))
+            self._data[config.data] = open_data(config.data, front_end, cache_root=self._cache_root)
+        return self._data[config.data]
+
+    def close(self) -> None:
+        """Forget the trial in progress and give the backbone back as it was."""
+        if self._reports is not None:
+            self._reports.close()  # type: ignore[attr-defined]
+        if self._model is not None:
+            self._model.adapted.detach()
+        self._trial = self._reports = self._model = None
+
+    def _begin(self, trial: str, config: TrialConfig) -> None:
+        self.close()
+        self._model, data = self.build(config)
+        resume = self._store.read(trial, "last") if self._store else None
+        self._trial = trial
+        self._reports = train(config, self._model, data, resume=resume, monitor=self._monitor)
+
+    def _save(self, trial: str, report: Report) -> None:
+        if self._store is None or self._rank != 0:
+            return
+        if report.is_best:
+            best = Checkpoint(
+                {n: t for n, t in report.checkpoint.tensors.items() if n.startswith("model/")},
+                report.checkpoint.meta,
+            )
+            self._store.write(trial, "best", best)
+        self._store.write(trial, "last", report.checkpoint)
+
+    def _last_again(self, trial: str) -> dict[str, Any]:
+        last = self._store.read(trial, "last") if self._store else None
+        if last is None:
+            raise RuntimeError(f"trial {trial} is over and left no checkpoint")
+        return {
+            "epoch": last.meta["epoch"],
+            "seconds": 0.0,
+            "done": True,
+            "last": True,
+            **last.meta["metrics"],
+        }
