@@ -52,7 +52,7 @@ def test_the_plan_of_the_main_space(backbone: str) -> None:
     space = load_space(_MOA, {"backbone": backbone})
     plan = make_plan(space, _GROUPS)
     assert plan.rungs == (3, 9)
-    assert len(plan.data.labels) == 10
+    assert len(plan.data.labels) == 9
     assert plan.data.clips == {"train": 240, "val": 120, "test": 120}
     linear = next(s for s in plan.sizes if s.method == "linear")
     assert (linear.least, linear.default, linear.most) == (1546, 1546, 1546), "2*128 + 10*128 + 10"
