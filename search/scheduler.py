@@ -23,7 +23,8 @@ class Asha:
     Args:
         mode: "max" or "min", the direction of the metric.
         rungs: the epochs at which trials are compared (`SchedulerOptions.rungs`); nothing is stopped elsewhere.
-        eta: the share that survives a rung is 1/eta, at least one trial.
+        eta: the share that survives a rung is 1/eta. Nothing is stopped at a rung before `eta` trials have reached
+            it: a share of fewer says little, and the first trials are the published settings.
     """
 
     def __init__(self, mode: str, rungs: tuple[int, ...], eta: int) -> None:
@@ -37,7 +38,9 @@ class Asha:
             return False
         rung = self._seen[epoch]
         rung[trial] = -math.inf if math.isnan(value) else self._sign * value
-        survivors = max(1, len(rung) // self._eta)
+        survivors = len(rung) // self._eta
+        if survivors == 0:
+            return False
         threshold = sorted(rung.values(), reverse=True)[survivors - 1]
         return rung[trial] < threshold
 

@@ -14,21 +14,23 @@ def test_rungs_are_exact_powers() -> None:
     assert SchedulerOptions(name="none").rungs(27) == ()
 
 
-def test_the_first_trial_at_a_rung_goes_on_and_a_worse_second_stops() -> None:
+def test_nothing_stops_before_eta_trials_have_reached_the_rung() -> None:
     rule = Asha("max", (3,), 3)
     assert not rule.report("a", 3, 0.5)
-    assert rule.report("b", 3, 0.4)
-    assert not rule.report("c", 3, 0.6)
+    assert not rule.report("b", 3, 0.4)
+    assert rule.report("c", 3, 0.3)
+    assert not rule.report("d", 3, 0.6)
+    assert rule.report("e", 3, 0.5)
 
 
 def test_nothing_is_judged_between_rungs() -> None:
-    rule = Asha("max", (3,), 3)
+    rule = Asha("max", (3,), 1)
     rule.report("a", 3, 0.9)
     assert not any(rule.report("b", epoch, 0.0) for epoch in (1, 2, 4, 5))
 
 
 def test_a_trial_is_judged_once_per_rung() -> None:
-    rule = Asha("max", (3,), 3)
+    rule = Asha("max", (3,), 2)
     rule.report("a", 3, 0.9)
     assert rule.report("b", 3, 0.1)
     assert not rule.report("b", 3, 0.1), "a retry that reports its epoch again is not judged anew"
@@ -48,7 +50,7 @@ def test_survivors_are_among_the_best_share_at_their_time(values: list[float], e
         stops = rule.report(f"t{number}", 2, value)
         seen.append(value)
         better = sum(v > value if mode == "max" else v < value for v in seen)
-        assert stops == (better >= max(1, len(seen) // eta))
+        assert stops == (len(seen) >= eta and better >= len(seen) // eta)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 1)), max_size=40))
