@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,20 @@ def _warm(ray: Any, namespace: str, hub: str, flats: list[dict[str, Any]], folde
 
     from search.proxy import TrialProxy
 
-    space = tune.grid_search(list(range(len(flats))))
+    proxy = _Numbered(TrialProxy, flats, hub)
     results = tune.Tuner(
-        tune.with_resources(_Numbered(TrialProxy, flats, hub), PlacementGroupFactory([{"node:__internal_head__": 1e-4}])),
-        param_space={"number": space},
+        tune.with_resources(proxy, PlacementGroupFactory([{"node:__internal_head__": 1e-4}])),
+        param_space={"number": tune.grid_search(list(range(len(flats))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(name="warm", storage_path=f"{folder}/tune", verbose=0),
     ).fit()
     by_number = {r.config["number"]: r.metrics for r in results}
     spans = sorted((m["began"], m["first_step"], m["ended"]) for m in by_number.values())
-    gaps = [after[1] - before[2] for before, after in zip(spans, spans[1:], strict=False)]
+    gaps = [after[1] - before[2] for before, after in pairwise(spans)]
     return gaps, by_number
 
 
-def _Numbered(base: type, flats: list[dict[str, Any]], hub: str) -> type:  # noqa: N802 - makes a class
+def _Numbered(base: type, flats: list[dict[str, Any]], hub: str) -> type:
     """The trial proxy, with the configuration looked up by the number that Tune varies."""
 
     class Numbered(base):  # type: ignore[misc, valid-type]
@@ -137,7 +138,7 @@ def _cold(flats: list[dict[str, Any]], worker: dict[str, Any], folder: str) -> t
     by_number = {r.config["number"]: r.metrics for r in results.fit()}
     spans = sorted((m["first_step"], m["ended"]) for m in by_number.values())
     first = spans[0][0] - began
-    return [first, *(after[0] - before[1] for before, after in zip(spans, spans[1:], strict=False))], by_number
+    return [first, *(after[0] - before[1] for before, after in pairwise(spans))], by_number
 
 
 def _train_once(config: dict[str, Any]) -> None:

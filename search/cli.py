@@ -60,7 +60,9 @@ def search(
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time (default: what fits).", show_default=False)
     ] = None,
-    workers_per_trial: Annotated[int, typer.Option(min=1, help="Processes that share a trial's batches.")] = 1,
+    workers_per_trial: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share a trial's batches (default: 1).", show_default=False)
+    ] = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="GPUs, or a share of one, per process.", show_default=False)
     ] = None,

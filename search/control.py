@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ray import tune
@@ -61,15 +62,25 @@ class Stopper(Stays, tune.Stopper):
 class Events(Stays, tune.Callback):
     """Writes what Tune reports into the journal and passes it on.
 
-    The order matters: the journal first (it is what survives), then whoever listens. A trial's end is written
-    with its last result, before Tune tells the sampler, so that the sampler reads the truth from the record.
+    The order matters: the journal first (it is what survives), then whoever listens: the sampler, which learns
+    from here and not from Tune how a trial ended, the tracker, the live view.
+
+    Args:
+        abandon: frees the worker group of a trial whose proxy died.
+        alive: whether the process that keeps the worker groups is there.
     """
 
     def __init__(
-        self, journal: Journal, scheduler: AshaScheduler, stop: Stop, listeners: list[Listener], abandon: Any
+        self,
+        journal: Journal,
+        scheduler: AshaScheduler,
+        stop: Stop,
+        listeners: list[Listener],
+        abandon: Callable[[str], None],
+        alive: Callable[[], bool],
     ) -> None:
         self._journal, self._scheduler, self._stop = journal, scheduler, stop
-        self._listeners, self._abandon = listeners, abandon
+        self.listeners, self._abandon, self._alive = listeners, abandon, alive
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         record = self._journal.trial(trial.config["trial"])
@@ -80,7 +91,7 @@ class Events(Stays, tune.Callback):
         metrics = {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
         epoch = EpochRecord(int(result["epoch"]), metrics, float(result["seconds"]))
         if self._journal.epoch(record, epoch):
-            for listener in self._listeners:
+            for listener in self.listeners:
                 listener.epoch(record, epoch)
         stopped_at = self._scheduler.stopped.get(record.id)
         if stopped_at is not None:
@@ -95,18 +106,20 @@ class Events(Stays, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._abandon(trial.config["trial"])
+        if not self._alive():
+            self._stop.dead = "the process that keeps the worker groups died"  # no fault of the trial
         record = self._journal.trial(trial.config["trial"])
         if record.status is Status.RUNNING and not self._stop.now:
             self._end(record, Status.FAILED, _reason(trial))
 
     def on_start(self, record: TrialRecord) -> None:
         """Told by the sampler when it hands out a trial."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.trial_started(record)
 
     def _end(self, record: TrialRecord, status: Status, reason: str = "") -> None:
         self._journal.ended(record, status, reason)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.trial_ended(record)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import tempfile
 import threading
 import time
@@ -16,9 +18,13 @@ from petl.hub import read_config
 from search import environment
 from search.files import Artifact, write_files
 from search.journal import Journal
+from search.mlflow_address import shown
 from search.prepare import (
+    as_before,
+    asked,
     check_output,
     check_same_data,
+    checkpoint_root,
     cluster,
     earlier_record,
     facts,
@@ -46,9 +52,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-EPOCH_DEADLINE_S = 3600.0
-"""A worker that has not finished an epoch by then counts as hung and is started anew."""
-
 
 def run_search(request: Request, view: View) -> Outcome:
     """Carry out a search or continue one.
@@ -67,20 +70,20 @@ def run_search(request: Request, view: View) -> Outcome:
     base = space.trial_config(space.complete({}))
     shape = BackboneShape.from_config(read_config(base.backbone, base.revision))
     mlflow_uri = tracking_uri(request, earlier)
-    storage = request.storage or (earlier.info["storage"] if earlier else "")
     check(mlflow_uri)
     check_output(directory)
+    request = as_before(request, earlier)
+    checkpoints = checkpoint_root(request, directory)
     available, ray_args = cluster(request)
     plan = plan_groups(
         available,
-        workers_per_trial=request.workers_per_trial,
+        workers_per_trial=request.workers_per_trial or 1,
         gpus_per_worker=request.gpus_per_worker,
         concurrent=request.concurrent,
         trials=space.budget.trials,
     )
     if earlier and _is_over(earlier, space):
-        return _conclude(directory, earlier, space, mlflow_uri)
-    checkpoints = storage or str((directory / "checkpoints").resolve())
+        return _conclude(directory, earlier, space, mlflow_uri, view)
     worker = {
         "storage": checkpoints,
         "cache_root": str(default_cache_root()),
@@ -89,7 +92,7 @@ def run_search(request: Request, view: View) -> Outcome:
         "width": shape.hidden,
     }
     with signals() as interrupted, Workforce(ray_args, plan, worker, interrupted) as workforce:
-        data = prepare_data(base, view)
+        data = prepare_data(base, view, interrupted)
         if earlier:
             check_same_data(directory, earlier, data)
         if interrupted.is_set():
@@ -97,14 +100,21 @@ def run_search(request: Request, view: View) -> Outcome:
         method_sizes(space, shape, len(data.labels))  # says now what would fail or be refused in every trial
         directory.mkdir(parents=True, exist_ok=True)
         with only_one(directory):
+            (directory / "space.yaml").write_text(dump(space), encoding="utf-8")  # a resumed one: its new budget
             if earlier:
                 journal = Journal.reopen(directory)
             else:
-                info = facts(space, base, shape, data, mlflow_uri, storage)
+                info = {**facts(space, base, shape, data), **asked(request), "mlflow": shown(mlflow_uri)}
                 record = SearchRecord(space.name, str(directory), list(space.objectives), info)
                 journal = Journal.create(directory, record)
-                (directory / "space.yaml").write_text(dump(space.absolute()), encoding="utf-8")
-            tracker = Tracker(mlflow_uri, experiment=space.name, run_dir=directory, notify=view.note)
+            tracker = Tracker(mlflow_uri, space.name, directory, notify=view.note)
+            try:
+                begin_tracking(tracker, journal.record, space, data)
+            except UserError:
+                if not earlier:
+                    journal.close()
+                    shutil.rmtree(directory)  # the request was wrong: as if it had not been made
+                raise
             return _Search(
                 space=space,
                 base=base,
@@ -120,22 +130,35 @@ def run_search(request: Request, view: View) -> Outcome:
             ).run()
 
 
+def begin_tracking(tracker: Tracker, record: SearchRecord, space: Space, data: AudioData) -> None:
+    """Find or make the search's runs in MLflow.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    tracker.start(record, tags=tags(record), params=dict(space.base), dataset=data.describe())
+
+
 def _is_over(record: SearchRecord, space: Space) -> bool:
     """Whether an earlier session left nothing to do."""
     ended = all(trial.status is not Status.RUNNING for trial in record.trials)
     limit = space.budget.trials
-    return record.winner is not None and ended and limit is not None and len(record.trials) >= limit
+    best = Path(record.directory) / "best"
+    exported = (best / "petl_config.json").is_file() and best.with_suffix(".yaml").is_file()
+    return exported and bool(record.test) and ended and limit is not None and len(record.trials) >= limit
 
 
-def _conclude(directory: Path, record: SearchRecord, space: Space, mlflow_uri: str) -> Outcome:
-    """Nothing is left to train: deliver what MLflow may still lack and write the files again."""
-    from search.tracking import SPOOL, deliver_spool
+def _conclude(directory: Path, record: SearchRecord, space: Space, mlflow_uri: str, view: View) -> Outcome:
+    """Nothing is left to train: write the files again and deliver what MLflow may still lack."""
+    from search.tracking import Tracker
 
-    if (directory / SPOOL).exists():
-        deliver_spool(directory, mlflow_uri)
-    best = directory / "best"
-    outcome = Outcome(record, directory, best=best if best.is_dir() else None, mlflow_uri=mlflow_uri)
-    write_files(outcome, space)
+    outcome = Outcome(record, directory, best=directory / "best", mlflow_uri=shown(mlflow_uri))
+    with (
+        only_one(directory),
+        Tracker(mlflow_uri, space.name, directory, notify=view.note) as tracker,
+    ):
+        tracker.start(record, tags=tags(record), params=dict(space.base))
+        tracker.finish(record, artifacts=write_files(outcome, space))
     return outcome
 
 
@@ -169,29 +192,23 @@ class _Search:
 
     def run(self) -> Outcome:
         self.view.start(self.record, self.space.budget.trials, self.space.budget.time)
-        self.tracker.start(
-            self.record,
-            tags=tags(self.record),
-            params=dict(self.space.base),
-            dataset=self.data.describe(),
-        )
         outcome = Outcome(self.record, self.directory, mlflow_uri=self.record.info["mlflow"])
         watcher: threading.Thread | None = None
         try:
             groups = self.workforce.groups
             watcher = threading.Thread(target=self._watch, args=(groups,), daemon=True, name="watch")
             watcher.start()
-            self._tune(groups)
+            if self._more() or any(trial.status is Status.RUNNING for trial in self.record.trials):
+                self._tune(groups)
             if not self.stop.interrupted.is_set() and self.record.ranked():
                 outcome.best = self._finish(groups)
         except KeyboardInterrupt:
             self.stop.interrupted.set()
-        except UserError:
-            raise
         except Exception as error:
             _log.debug("the search failed", exc_info=True)
-            self.problem = f"{type(error).__name__}: {error}"
-            self.journal.note("problem", what=self.problem)
+            self.problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # a full disk may be what failed
+                self.journal.note("problem", what=self.problem)
         finally:
             outcome.interrupted = self.stop.interrupted.is_set()
             outcome.problem = self.problem or self._nothing_trained()
@@ -206,6 +223,8 @@ class _Search:
 
     def _watch(self, groups: Groups) -> None:
         """Notice an interruption or the loss of every group while the main thread is inside Tune."""
+        from ray.exceptions import RayActorError
+
         told = False
         while not self._over.is_set():
             interrupted = self.stop.interrupted.wait(1.0)
@@ -220,8 +239,11 @@ class _Search:
                     self.journal.record.info["device"] = facts["device"]
                     self.journal.record.info["precision"] = facts["precision"]
                     told = True
+            except RayActorError:
+                self.stop.dead = "the process that keeps the worker groups died"
+                return
             except Exception:
-                return  # Ray is shutting down
+                _log.debug("the worker groups gave no answer", exc_info=True)  # busy: ask again
 
     def _tune(self, groups: Groups) -> None:
         from ray import tune
@@ -237,7 +259,7 @@ class _Search:
         rule = Asha(first.mode, options.rungs(self.base.epochs), options.eta)
         self._replay(rule)
         scheduler = AshaScheduler(rule, first.metric)
-        events = Events(self.journal, scheduler, self.stop, [self.tracker, self.view], groups.abandon)
+        events = Events(self.journal, scheduler, self.stop, [self.tracker, self.view], groups.abandon, groups.alive)
         sampler = OptunaSampler(
             self.space,
             self.journal,
@@ -246,11 +268,12 @@ class _Search:
                 "trial": trial.id,
                 "hub": groups.hub_name,
                 "flat": self.space.trial_config(trial.params).to_flat(),
-                "deadline": EPOCH_DEADLINE_S,
+                "deadline": self.base.train.deadline,
             },
             more=self._more,
             on_start=events.on_start,
         )
+        events.listeners.insert(0, sampler)
         with tempfile.TemporaryDirectory(prefix="petl-tune-") as scratch:
             tune.Tuner(
                 tune.with_resources(TrialProxy, PlacementGroupFactory([{"node:__internal_head__": 0.0001}])),
@@ -271,6 +294,7 @@ class _Search:
                     verbose=0,
                 ),
             ).fit()
+        groups.free_all()  # Tune may have killed a proxy in the middle of an epoch
         if self.stop.dead and not self.stop.interrupted.is_set():
             self.problem = self.stop.dead
         elif self.stop.out_of_time:
@@ -283,10 +307,14 @@ class _Search:
             self.view.note("the space has no configuration left that was not tried")
 
     def _replay(self, rule: Asha) -> None:
-        """Fill the rungs with what earlier trials reported, in the order in which they did."""
+        """Fill the rungs with what earlier trials reported.
+
+        Less the last epoch of a trial that is to be continued: it is reported once more, and judged then.
+        """
         metric = self.space.objectives[0].metric
         for trial in self.record.trials:
-            for epoch in trial.epochs:
+            judged = trial.epochs[:-1] if trial.status is Status.RUNNING else trial.epochs
+            for epoch in judged:
                 rule.report(trial.id, epoch.epoch, epoch.metrics.get(metric, float("nan")))
 
     def _more(self) -> bool:
@@ -305,20 +333,21 @@ class _Search:
         winner = self.record.ranked()[0]
         config = self.space.trial_config(winner.params)
         self.view.phase(f"evaluating {winner.name} on the test split")
-        command = {
-            "op": "evaluate",
-            "trial": winner.id,
-            "flat": config.to_flat(),
-            "deadline": EPOCH_DEADLINE_S,
-        }
-        again = groups.ask({**command, "split": "val"})
-        tested = groups.ask({**command, "split": "test"})
-        self.record.winner = winner.id
-        self.record.test = {f"test/{name}": value for name, value in tested["metrics"].items()}
-        self._check_reload(winner, again["metrics"])
-        info = {"confusion": tested["confusion"], "best_config": config.to_flat()}
-        self.record.info.update(info)
-        self.journal.note("finished", winner=winner.id, test=self.record.test, info=info)
+        if self.record.winner != winner.id or not self.record.test:  # the test split is read once
+            command = {
+                "op": "evaluate",
+                "trial": winner.id,
+                "flat": config.to_flat(),
+                "deadline": self.base.train.deadline,
+            }
+            again = groups.ask({**command, "split": "val"})
+            tested = groups.ask({**command, "split": "test"})
+            self._check_reload(winner, again["metrics"])
+            self.record.winner = winner.id
+            self.record.test = {f"test/{name}": value for name, value in tested["metrics"].items()}
+            info = {"confusion": tested["confusion"], "best_config": config.to_flat()}
+            self.record.info.update(info)
+            self.journal.note("finished", winner=winner.id, test=self.record.test, info=info)
         self.view.phase("exporting the winner")
         return export_winner(self.space, self.record, winner, config, self.data, self.checkpoints, self.directory)
 
@@ -348,7 +377,8 @@ class _Search:
         self.record.seconds = self._spent + time.monotonic() - self._began
         self.record.info["interrupted"] = outcome.interrupted
         if outcome.interrupted:
-            self.journal.note("interrupted")
+            with contextlib.suppress(OSError):
+                self.journal.note("interrupted")
         files: list[Artifact] = []
         try:
             files = write_files(outcome, self.space)

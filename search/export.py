@@ -11,6 +11,7 @@ from petl.errors import UserError
 from search.records import SearchRecord, TrialRecord
 from search.space import Space
 from trainables.config import TrialConfig
+from trainables.metric_names import METRICS
 
 if TYPE_CHECKING:
     from trainables.data import AudioData
@@ -33,8 +34,8 @@ def export_winner(
     from trainables.checkpoints import CheckpointStore
     from trainables.session import Session
 
-    write_trial(directory / "best.yaml", winner.name, config)
     first = space.objectives[0]
+    write_trial(directory / "best.yaml", winner.name, config, (first.metric, first.mode))
     session = Session(CheckpointStore(checkpoints), torch.device("cpu"), None, (first.metric, first.mode))
     model, _ = session.best_model(winner.id, config)
     best = winner.best(first)
@@ -85,14 +86,20 @@ def save_model(
     )
 
 
-def write_trial(path: Path, name: str, config: TrialConfig) -> None:
-    """A resolved trial as YAML: `petl-search train` repeats it."""
-    content = {"schema": TRIAL_SCHEMA, "name": name, "config": config.to_flat()}
+def write_trial(path: Path, name: str, config: TrialConfig, monitor: tuple[str, str]) -> None:
+    """A resolved trial as YAML, with the metric that chooses its best epoch: `petl-search train` repeats it."""
+    metric, mode = monitor
+    content = {
+        "schema": TRIAL_SCHEMA,
+        "name": name,
+        "best_epoch_by": {"metric": metric, "mode": mode},
+        "config": config.to_flat(),
+    }
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_trial(path: Path) -> tuple[str, TrialConfig]:
-    """Name and configuration of a trial file.
+def read_trial(path: Path) -> tuple[str, TrialConfig, tuple[str, str]]:
+    """Name and configuration of a trial file, and the metric and mode that choose its best epoch.
 
     Raises:
         UserError: when it is not there, not YAML, not a trial, or holds a wrong key.
@@ -110,7 +117,10 @@ def read_trial(path: Path) -> tuple[str, TrialConfig]:
     config = content.get("config")
     if not isinstance(config, dict):
         raise UserError(f"{path} has no mapping under 'config'")
+    chosen = content.get("best_epoch_by", {"metric": "val/accuracy", "mode": "max"})
+    if not isinstance(chosen, dict) or chosen.get("metric") not in METRICS or chosen.get("mode") not in ("max", "min"):
+        raise UserError(f"{path}: best_epoch_by needs a metric ({', '.join(METRICS)}) and a mode (max or min)")
     try:
-        return str(content.get("name", path.stem)), TrialConfig.from_flat(config)
+        return str(content.get("name", path.stem)), TrialConfig.from_flat(config), (chosen["metric"], chosen["mode"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from search.hub import NAMESPACE, Hub
+from search.hub import NAMESPACE, Hub, _Group
 from search.resources import GroupPlan
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class Keeper(Hub):
     async def start(self, plan: GroupPlan, worker: dict[str, Any], scratch: str) -> None:
         """Bring up all groups; returns at once."""
         self._loop = asyncio.get_running_loop()
+        for i in range(plan.groups):
+            self._groups.setdefault(f"g{i}", _Group())  # known before they speak: they may still come up
         self._threads = [
             threading.Thread(target=self._keep, args=(f"g{i}", plan, worker, scratch), daemon=True)
             for i in range(plan.groups)
@@ -46,13 +48,18 @@ class Keeper(Hub):
 
     def _keep(self, group_id: str, plan: GroupPlan, worker: dict[str, Any], scratch: str) -> None:
         reason = "its Ray Train run ended"
-        for attempt in range(_RUNS):
+        failures = runs = 0
+        while failures < _RUNS:
+            before = self._groups[group_id].answered
             try:
-                _run(group_id, attempt, plan, worker, scratch)
+                _run(group_id, runs, plan, worker, scratch)
             except Exception as error:
                 reason = _last_line(error)
             if self._closing:
                 return
+            runs += 1
+            # A group that has done work since its last start is worth starting again, however often.
+            failures = 0 if self._groups[group_id].answered > before else failures + 1
         told = self.down(group_id, f"worker group {group_id} could not be kept up: {reason}")
         asyncio.run_coroutine_threadsafe(told, self._loop).result()
 
@@ -93,20 +100,44 @@ class Groups:
         """Free the group of a trial whose proxy died."""
         self._hub.abandon.remote(trial)
 
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Have any free group execute one command; raises RuntimeError with its story when it fails."""
-        lease = None
-        while lease is None:
-            lease = ray.get(self._hub.acquire.remote("driver", 30.0))
+    def free_all(self) -> None:
+        """Take back the leases of proxies that are gone; called when Tune has ended."""
+        ray.get(self._hub.free_all.remote(), timeout=30)
+
+    def alive(self) -> bool:
+        """Whether the process that keeps the groups is there."""
         try:
-            if "lost" in lease:
-                raise RuntimeError(lease["lost"])
-            answer = ray.get(self._hub.call.remote(lease["group"], lease["incarnation"], command))
-        finally:
-            ray.get(self._hub.release.remote("driver"))
+            ray.get(self._hub.dead.remote(), timeout=30)
+        except ray.exceptions.RayActorError:
+            return False
+        except ray.exceptions.GetTimeoutError:
+            return True
+        return True
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Have any free group execute one command; raises RuntimeError with its story when it fails.
+
+        A group that dies over it is replaced by another, twice.
+        """
+        answer: dict[str, Any] = {}
+        for _ in range(3):
+            answer = self._ask_once(command)
+            if "lost" not in answer:
+                break
         if "lost" in answer or "error" in answer:
             raise RuntimeError(answer.get("error") or answer["lost"])
         return answer
+
+    def _ask_once(self, command: dict[str, Any]) -> dict[str, Any]:
+        try:
+            lease = ray.get(self._hub.acquire.remote("driver", command["deadline"]))
+            if lease is None:
+                return {"lost": f"no worker group was free for {command['deadline']:.0f} s"}
+            if "lost" in lease:
+                return lease
+            return ray.get(self._hub.call.remote(lease["group"], lease["incarnation"], command))
+        finally:
+            ray.get(self._hub.release.remote("driver"))
 
     def stop_answering(self) -> None:
         """Let everyone who waits for a group go at once; used when the search is interrupted."""
@@ -138,7 +169,8 @@ def _run(group_id: str, attempt: int, plan: GroupPlan, worker: dict[str, Any], s
     TorchTrainer(
         serve,
         train_loop_config={**worker, "group": group_id},
-        torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
+        # NCCL refuses two ranks on one GPU.
+        torch_config=TorchConfig(backend="nccl" if plan.gpus >= 1 else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=plan.workers,
             use_gpu=plan.gpus > 0,

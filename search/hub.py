@@ -29,6 +29,8 @@ class _Group:
     down: str = ""  # why this group will not come back; empty while it may
     lease: str | None = None
     commands: list[Command] = field(default_factory=list)  # of this incarnation; number n is commands[n - 1]
+    pulled: int = 0  # the highest command number a worker has fetched
+    answered: int = 0  # commands answered in all incarnations: a group that works
     answers: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -49,7 +51,7 @@ class Hub:
             group = self._groups.setdefault(group_id, _Group())
             self._lose(group, "its worker group was restarted after a worker failed")
             group.incarnation += 1
-            group.ready, group.commands, group.facts = True, [], facts
+            group.ready, group.commands, group.pulled, group.facts = True, [], 0, facts
             self._changed.notify_all()
             return group.incarnation
 
@@ -67,12 +69,16 @@ class Hub:
                 return None
             if group.incarnation != incarnation or (self._closing and len(group.commands) < number):
                 return {"op": "exit"}
+            group.pulled = max(group.pulled, number)
             return group.commands[number - 1]
 
     async def answer(self, group_id: str, incarnation: int, number: int, answer: Answer) -> None:
         """Deliver the answer to command `number`; late answers of an earlier incarnation are dropped."""
         group = self._groups[group_id]
         if group.incarnation == incarnation:
+            group.answered += 1
+            if "error" in answer and group.facts.get("workers", 1) > 1:
+                group.ready = False  # its other workers stand in a collective call: the whole set starts anew
             waiting = group.answers.pop(number, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
@@ -109,6 +115,13 @@ class Hub:
                     group.lease = None
             self._changed.notify_all()
 
+    async def free_all(self) -> None:
+        """Take every lease back: no proxy is left. Commands posted now wait for what a worker still does."""
+        async with self._changed:
+            for group in self._groups.values():
+                group.lease = None
+            self._changed.notify_all()
+
     async def abandon(self, trial: str) -> None:
         """Free the group that last worked for `trial`: its proxy died without giving it back."""
         async with self._changed:
@@ -124,17 +137,19 @@ class Hub:
         end themselves, and Ray Train brings up new ones).
         """
         group = self._groups[group_id]
-        if not group.ready or group.incarnation != incarnation:
-            return {"lost": group.down or "its worker group was restarted"}
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         async with self._changed:
+            if not group.ready or group.incarnation != incarnation:
+                return {"lost": group.down or "its worker group was restarted"}
+            number = len(group.commands) + 1
             group.commands.append({**command, "posted": time.time()})
-            group.answers[len(group.commands)] = future
+            group.answers[number] = future
             self._changed.notify_all()
         try:
             return await asyncio.wait_for(future, command["deadline"] + _GRACE_S)
         except TimeoutError:
-            group.ready = False
+            if group.pulled >= number:
+                group.ready = False  # until its watchdog has ended it and a new set says hello
             return {"lost": f"its worker group gave no answer for {command['deadline']:.0f} s"}
 
     # -- the driver's side -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from petl.hub import read_front_end
 from search import environment
 from search.mlflow_address import shown
 from search.records import SearchRecord
-from search.request import Request
+from search.request import Interrupted, Request
 from search.resources import Resources, local_resources
 from search.space import Space, load_space
 from trainables.config import TrialConfig
@@ -38,15 +39,63 @@ def place(request: Request) -> tuple[Path, Space]:
             raise UserError(f"--resume {request.resume}: there is no such directory")
         if not (request.resume / "space.yaml").is_file():
             raise UserError(f"--resume {request.resume}: not the directory of a search (it holds no space.yaml)")
-        return request.resume, load_space(request.resume / "space.yaml", request.overrides)
+        return request.resume, _same_question(request.resume / "space.yaml", request.overrides)
     if request.space is None:
         raise UserError("say what to search: --space FILE (for example --space spaces/moa.yaml), or --resume DIR")
-    space = load_space(request.space, request.overrides)
+    space = load_space(request.space, request.overrides).absolute()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     directory = request.output or Path("runs") / f"{space.name}-{stamp}"
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"--output {directory} exists already; name another, or continue it with --resume {directory}")
     return directory, space
+
+
+def _same_question(file: Path, overrides: dict[str, Any]) -> Space:
+    """The space to resume. Only its budget may change: trials under other conditions cannot be compared."""
+    before, after = load_space(file), load_space(file, overrides)
+    if replace(after, budget=before.budget) != before:
+        changed = sorted(key for key in overrides if not key.startswith("budget."))
+        raise UserError(
+            f"--resume {file.parent} together with other values for {', '.join(changed)}: trials before and after "
+            "could not be compared. A resumed search may get another budget (--trials, --time-budget); for anything "
+            "else start a new search."
+        )
+    return after
+
+
+_KEPT = ("workers_per_trial", "gpus_per_worker", "concurrent", "address", "storage")
+"""What a resumed search takes over from the command that began it, unless it is told otherwise."""
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """The part of the request that a later resume takes over."""
+    return {"asked": {name: getattr(request, name) for name in _KEPT}}
+
+
+def as_before(request: Request, earlier: SearchRecord | None) -> Request:
+    """The request, completed by what the earlier session was asked for."""
+    before = earlier.info.get("asked", {}) if earlier else {}
+    missing: dict[str, Any] = {name: before.get(name) for name in _KEPT if getattr(request, name) is None}
+    return replace(request, **missing)
+
+
+def checkpoint_root(request: Request, directory: Path) -> str:
+    """Where checkpoints go: checked now, because workers would only find out later.
+
+    Raises:
+        UserError: the storage cannot be reached or written.
+    """
+    if not request.storage:
+        return str((directory / "checkpoints").resolve())
+    from trainables.checkpoints import open_storage
+
+    root = request.storage if "://" in request.storage else str(Path(request.storage).resolve())
+    try:
+        filesystem, path = open_storage(root)
+        filesystem.create_dir(path, recursive=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"--storage {request.storage} cannot be used: {str(error).splitlines()[0]}") from None
+    return root
 
 
 def check_same_data(directory: Path, earlier: SearchRecord, data: AudioData) -> None:
@@ -101,6 +150,8 @@ def check_output(directory: Path) -> None:
     parent = directory if directory.exists() else directory.parent
     while not parent.exists():
         parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"the output directory {directory} cannot be made: {parent} is a file; choose another --output")
     if not os.access(parent, os.W_OK):
         raise UserError(
             f"the output directory {directory} cannot be made: {parent} is not writable; choose another --output"
@@ -110,15 +161,20 @@ def check_output(directory: Path) -> None:
         raise UserError(f"only {free / 2**20:.0f} MB are free on the disk of {parent}; a search needs 200 MB at least")
 
 
-def prepare_data(base: TrialConfig, view: View) -> AudioData:
+def prepare_data(base: TrialConfig, view: View, interrupted: threading.Event) -> AudioData:
+    """Read the data, with its features from the cache or computed now; Ctrl-C ends it between two clips."""
     from petl.frontend import FrontEnd
     from trainables.data import open_data
 
     front_end = FrontEnd.from_preprocessor(read_front_end(base.backbone, base.revision))
     view.phase("reading the audio")
-    return open_data(
-        base.data, front_end, progress=lambda done, total: view.progress(done, total, "computing features")
-    )
+
+    def progress(done: int, total: int) -> None:
+        if interrupted.is_set():
+            raise Interrupted
+        view.progress(done, total, "computing features")
+
+    return open_data(base.data, front_end, progress=progress)
 
 
 def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
@@ -134,6 +190,7 @@ def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
     try:
         connect(args)
         total = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -142,7 +199,13 @@ def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
         ) from None
     finally:
         ray.shutdown()
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0))), args
+    if len(nodes) > 1 and not request.storage:
+        raise UserError(
+            f"the cluster at {request.address} has {len(nodes)} nodes: give a place for checkpoints that all of them "
+            "see, --storage PATH (a shared directory) or --storage s3://BUCKET/FOLDER"
+        )
+    largest = max(int(node.get("CPU", 0)) for node in nodes)
+    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), largest), args
 
 
 @contextlib.contextmanager
@@ -166,9 +229,7 @@ def signals() -> Iterator[threading.Event]:
             signal.signal(which, handler)
 
 
-def facts(
-    space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData, mlflow_uri: str, storage: str
-) -> dict[str, Any]:
+def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData) -> dict[str, Any]:
     """What the report, the tracker and a later resume need to know; the keys are tabled in `search.report`."""
     described = data.describe()
     known = environment.versions()
@@ -191,8 +252,6 @@ def facts(
         "bad_files": [{"file": b.name, "reason": f"{b.reason} ({b.detail})"} for b in data.bad_files],
         "epochs": base.epochs,
         "seed": base.seed,
-        "mlflow": shown(mlflow_uri),
-        "storage": storage,
         "versions": known["versions"],
         "hardware": known["processor"],
         "git_commit": known["git_commit"],

@@ -29,19 +29,26 @@ class TrialProxy(tune.Trainable):
         self._owner = uuid.uuid4().hex
         self._hub: Any = ray.get_actor(config["hub"], namespace=NAMESPACE)
         self._lease: tuple[str, int] | None = None
+        self._fresh = True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config
+        self._fresh = True
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; returns the worker's report, with `done` when it was the last."""
+        """Train one epoch; returns the worker's report, with `done` when it was the last.
+
+        The first command of a proxy for a trial is `fresh`: when the trial has a checkpoint, the report of that
+        epoch comes back instead, for it may have been lost on its way to the driver.
+        """
         if self._lease is None:
             self._lease = self._acquire()
         command = {
             "op": "epoch",
             "trial": self.config["trial"],
             "flat": self.config["flat"],
+            "fresh": self._fresh,
             "deadline": self.config["deadline"],
         }
         answer: dict[str, Any] = ray.get(self._hub.call.remote(*self._lease, command))
@@ -50,6 +57,7 @@ class TrialProxy(tune.Trainable):
             raise GroupLost(f"{self.config['trial']}: {answer['lost']}")
         if "error" in answer:
             raise RuntimeError(f"{self.config['trial']} failed in its worker:\n{answer['error']}")
+        self._fresh = False
         return answer
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:

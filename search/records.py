@@ -87,7 +87,8 @@ class SearchRecord:
     seconds: float = 0.0
 
     def ranked(self) -> list[TrialRecord]:
-        """Trials that reported at least once, best value of the first objective first."""
+        """Trials that reported and did not fail, best value of the first objective first."""
         first = self.objectives[0]
-        scored = [(t.value(first), t) for t in self.trials if t.best(first) is not None]
+        sound = [t for t in self.trials if t.status is not Status.FAILED]
+        scored = [(t.value(first), t) for t in sound if t.best(first) is not None]
         return [t for _, t in sorted(scored, key=lambda p: p[0] or 0.0, reverse=first.mode == "max")]

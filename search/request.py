@@ -19,7 +19,7 @@ class Request:
     resume: Path | None = None
     address: str | None = None
     concurrent: int | None = None
-    workers_per_trial: int = 1
+    workers_per_trial: int | None = None  # None: 1, or as the resumed search had it
     gpus_per_worker: float | None = None
     storage: str | None = None
     mlflow: str | None = None

@@ -19,6 +19,7 @@ class Resources:
 
     cpus: int
     gpus: int = 0
+    largest_node: int | None = None  # CPUs of the node that has most; None: there is one node
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def plan_groups(
             "Lower --workers-per-trial or --gpus-per-worker."
         )
     groups = min(g for g in (fit, concurrent, trials) if g is not None)
-    return GroupPlan(groups, workers_per_trial, max(1, available.cpus // (groups * workers_per_trial)), gpus)
+    cpus = min(available.cpus // (groups * workers_per_trial), available.largest_node or available.cpus)
+    return GroupPlan(groups, workers_per_trial, max(1, cpus), gpus)
 
 
 def _visible_gpus() -> int:

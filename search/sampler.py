@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from search.control import Stays
 from search.journal import Journal
-from search.records import Status, TrialRecord
+from search.records import EpochRecord, Status, TrialRecord
 from search.sizes import outside_bounds
 from search.space import Space
 
@@ -58,7 +58,6 @@ class OptunaSampler(Stays, Searcher):
         record = journal.record
         self._study = make_study(space, done=len(record.trials) + len(record.rejected))
         self._asked: dict[str, optuna.Trial] = {}
-        self._by_tune: dict[str, TrialRecord] = {}
         self._seen: dict[str, TrialRecord | None] = {}
         self._unfinished: list[TrialRecord] = []
         for trial in record.trials:
@@ -69,6 +68,12 @@ class OptunaSampler(Stays, Searcher):
                 self._study.add_trial(frozen(space, trial))
         for entry in record.rejected:
             self._seen[space.key(entry["params"])] = None
+            self._study.add_trial(refused(space, entry["params"], entry["trainable_params"]))
+        for trial in self._unfinished:
+            # Optuna has no way to reopen a trial: the same point is asked for again and told when it ends. Asked
+            # before anything else is enqueued, for the queue is first in, first out.
+            self._study.enqueue_trial(space.to_optuna(trial.params))
+            self._asked[trial.id] = self._ask()[0]
         for point in space.enqueue:
             full = space.complete(point)
             if space.key(full) not in self._seen:
@@ -79,10 +84,6 @@ class OptunaSampler(Stays, Searcher):
     def suggest(self, trial_id: str) -> Any:  # a configuration, or FINISHED; Tune's own annotation is narrower
         if self._unfinished:
             trial = self._unfinished.pop(0)
-            self._by_tune[trial_id] = trial
-            # Optuna has no way to reopen a trial: the same point is asked for again and told when it ends.
-            self._study.enqueue_trial(self._space.to_optuna(trial.params))
-            self._asked[trial.id] = self._ask()[0]
             self._on_start(trial)
             return self._wrap(trial)
         if not self._more():
@@ -102,7 +103,6 @@ class OptunaSampler(Stays, Searcher):
                 continue
             trial = self._new(asked, params, size)
             self._seen[key] = trial
-            self._by_tune[trial_id] = trial
             self._asked[trial.id] = asked
             self._journal.started(trial)
             self._on_start(trial)
@@ -114,12 +114,21 @@ class OptunaSampler(Stays, Searcher):
         """Nothing: what was reported is told when the trial has ended."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what became of the trial, from the journal's record of it."""
-        trial = self._by_tune.pop(trial_id, None)
-        asked = self._asked.pop(trial.id, None) if trial else None
-        if trial is None or asked is None or trial.status is Status.RUNNING:
-            return  # interrupted: nothing is known yet
-        tell(self._space, self._study, asked, trial)
+        """Nothing: what became of a trial is told by `trial_ended`, when its record says it."""
+
+    # -- what the journal's events say -------------------------------------------------------------------
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """Nothing new: it was proposed here."""
+
+    def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
+        """Nothing: all epochs are told at the end."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """Tell Optuna what became of the trial."""
+        asked = self._asked.pop(trial.id, None)
+        if asked is not None:
+            tell(self._space, self._study, asked, trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal holds it."""
@@ -145,13 +154,8 @@ class OptunaSampler(Stays, Searcher):
     def _tell_infeasible(self, asked: optuna.Trial, size: int) -> None:
         import optuna
 
-        for objective in self._space.objectives:
-            if objective.metric == "trainable_params":
-                # Relative excess: how far outside matters, not how many parameters the backbone happens to have.
-                if objective.bound_max is not None:
-                    asked.set_constraint("most", size / objective.bound_max - 1)
-                if objective.bound_min is not None:
-                    asked.set_constraint("least", 1 - size / objective.bound_min)
+        for name, excess in constraints(self._space, size).items():
+            asked.set_constraint(name, excess)
         self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
 
     def _new(self, asked: optuna.Trial, params: dict[str, Any], size: int) -> TrialRecord:
@@ -191,6 +195,30 @@ def make_study(space: Space, done: int = 0) -> optuna.Study:
         "maximize" if o.mode == "max" else "minimize" for o in space.objectives
     ]
     return optuna.create_study(sampler=sampler, directions=directions)
+
+
+def constraints(space: Space, size: int) -> dict[str, float]:
+    """How far outside its bounds a configuration is, above 0 outside; relative, as sizes differ between backbones."""
+    found = {}
+    for objective in space.objectives:
+        if objective.metric == "trainable_params":
+            if objective.bound_max is not None:
+                found["most"] = size / objective.bound_max - 1
+            if objective.bound_min is not None:
+                found["least"] = 1 - size / objective.bound_min
+    return found
+
+
+def refused(space: Space, params: dict[str, Any], size: int) -> optuna.trial.FrozenTrial:
+    """A rejected configuration of an earlier session as Optuna would have kept it."""
+    from optuna.trial import TrialState, create_trial
+
+    return create_trial(
+        state=TrialState.PRUNED,
+        params=space.to_optuna(params),
+        distributions=space.distributions(params),
+        constraints=constraints(space, size),
+    )
 
 
 def told_values(space: Space, trial: TrialRecord) -> list[float] | None:

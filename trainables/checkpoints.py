@@ -8,6 +8,7 @@ any pyarrow filesystem: a local or shared directory, or an object store.
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,9 +44,11 @@ class CheckpointStore:
         self._fs.create_dir(folder, recursive=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         data = save(tensors, metadata={"petl": json.dumps(checkpoint.meta)})
-        with self._fs.open_output_stream(f"{folder}/{kind}.tmp") as stream:
+        # A name of its own: a retried trial may overlap with the group that was given up on.
+        unfinished = f"{folder}/{kind}-{uuid.uuid4().hex}.tmp"
+        with self._fs.open_output_stream(unfinished) as stream:
             stream.write(data)
-        self._fs.move(f"{folder}/{kind}.tmp", f"{folder}/{kind}.safetensors")
+        self._fs.move(unfinished, f"{folder}/{kind}.safetensors")
 
     def read(self, trial: str, kind: Kind) -> Checkpoint | None:
         """The checkpoint, or None when there is none or it is not whole."""

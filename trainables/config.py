@@ -77,6 +77,7 @@ class TrainOptions(Options):
     eval_batch_size: PositiveInt = 64
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     grad_clip: NonNegative = 0.0  # 0: none
+    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds an epoch may take before its workers count as hung
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 

@@ -131,14 +131,15 @@ def train(
         value = report_metrics[monitor[0]]
         is_best = math.isfinite(value) and (best is None or (value > best if monitor[1] == "max" else value < best))
         best = value if is_best else best
+        seconds = time.perf_counter() - started
         checkpoint = Checkpoint(
             {
                 **{f"model/{name}": tensor for name, tensor in model.adapter_state().items()},
                 **_optimizer_tensors(optimizer, trained),
             },
-            {"epoch": epoch, "best": best, "metrics": report_metrics, "monitor": list(monitor)},
+            {"epoch": epoch, "best": best, "metrics": report_metrics, "seconds": seconds, "monitor": list(monitor)},
         )
-        yield Report(epoch, report_metrics, time.perf_counter() - started, is_best, checkpoint)
+        yield Report(epoch, report_metrics, seconds, is_best, checkpoint)
 
 
 @torch.inference_mode()

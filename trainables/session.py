@@ -48,10 +48,19 @@ class Session:
         self._reports: Iterator[Report] | None = None
         self._model: AudioClassifier | None = None
 
-    def epoch(self, trial: str, flat: dict[str, Any]) -> dict[str, Any]:
-        """Train the next epoch of `trial`; its metrics, and `done` when there is none after it."""
+    def epoch(self, trial: str, flat: dict[str, Any], *, fresh: bool = False) -> dict[str, Any]:
+        """Train the next epoch of `trial`; its metrics, and `done` when there is none after it.
+
+        `fresh`: whoever asks knows no epoch of the trial from this session. If the trial has a checkpoint, its
+        report is given again and nothing is trained: the driver may have died before it heard of it.
+        """
         arrived = time.time()
         config = TrialConfig.from_flat(flat)
+        if fresh:
+            self.close()
+            last = self._store.read(trial, "last") if self._store else None
+            if last is not None:
+                return self._again(last, config)
         if trial != self._trial or self._reports is None:
             self._begin(trial, config)
         assert self._reports is not None
@@ -66,7 +75,10 @@ class Session:
             raise
         if report is None:  # asked once more after the last epoch: its report was lost on the way
             self.close()
-            return self._last_again(trial)
+            last = self._store.read(trial, "last") if self._store else None
+            if last is None:
+                raise RuntimeError(f"trial {trial} is over and left no checkpoint")
+            return self._again(last, config)
         self._save(trial, report)
         done = report.epoch >= config.epochs
         if done:
@@ -103,7 +115,11 @@ class Session:
             raise RuntimeError(f"trial {trial} has no readable checkpoint in {self._store.root}")
         self.close()
         model, data = self.build(config)
-        model.load_adapter_state(checkpoint.part("model"))
+        try:
+            model.load_adapter_state(checkpoint.part("model"))
+        except BaseException:
+            model.adapted.detach()
+            raise
         return model, data
 
     def build(self, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
@@ -120,8 +136,11 @@ class Session:
             )
             self._backbones[key] = backbone.to(self._device)
         adapted = petl.attach(self._backbones[key], config.method, seed=config.seed)
-        model = AudioClassifier(adapted, data.labels, data.front_end, seed=config.seed)
-        return model.to(self._device), data
+        try:
+            return AudioClassifier(adapted, data.labels, data.front_end, seed=config.seed).to(self._device), data
+        except BaseException:  # out of memory, say: the next trial must find the backbone as it was
+            adapted.detach()
+            raise
 
     def data(self, config: TrialConfig) -> AudioData:
         """The data of this configuration, opened once."""
@@ -156,14 +175,14 @@ class Session:
             self._store.write(trial, "best", best)
         self._store.write(trial, "last", report.checkpoint)
 
-    def _last_again(self, trial: str) -> dict[str, Any]:
-        last = self._store.read(trial, "last") if self._store else None
-        if last is None:
-            raise RuntimeError(f"trial {trial} is over and left no checkpoint")
+    @staticmethod
+    def _again(last: Checkpoint, config: TrialConfig) -> dict[str, Any]:
+        """The report of an epoch that was trained before."""
+        over = last.meta["epoch"] >= config.epochs
         return {
             "epoch": last.meta["epoch"],
-            "seconds": 0.0,
-            "done": True,
-            "last": True,
+            "seconds": last.meta["seconds"],
+            "done": over,
+            "last": over,
             **last.meta["metrics"],
         }

@@ -68,7 +68,7 @@ def serve(config: dict[str, Any]) -> None:
 
 def _execute(session: Any, command: dict[str, Any]) -> dict[str, Any]:
     if command["op"] == "epoch":
-        return session.epoch(command["trial"], command["flat"])
+        return session.epoch(command["trial"], command["flat"], fresh=command["fresh"])
     if command["op"] == "evaluate":
         return session.evaluate(command["trial"], command["flat"], command["split"])
     raise ValueError(f"unknown command {command['op']!r}")

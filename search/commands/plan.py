@@ -18,7 +18,7 @@ def show_plan(request: Request, out: Console) -> None:
     space = load_space(request.space, request.overrides)
     groups = plan_groups(
         local_resources(),
-        workers_per_trial=request.workers_per_trial,
+        workers_per_trial=request.workers_per_trial or 1,
         gpus_per_worker=request.gpus_per_worker,
         concurrent=request.concurrent,
         trials=space.budget.trials,

@@ -25,9 +25,7 @@ def _run(arguments: list[str], cwd: Path, cache: Path | None = None) -> subproce
     import os
 
     environment = {**os.environ, "COLUMNS": "200", "PETL_CACHE": str(cache or cwd / "cache")}
-    return subprocess.run(
-        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def _flat(text: str) -> str:
@@ -40,7 +38,9 @@ def test_the_options_people_script_with_stay() -> None:
     from search import cli
 
     door = get_command(cli._door)
-    assert {name for parameter in door.params for name in parameter.opts if name.startswith("--")} | {"--help"} == OPTIONS
+    assert {name for parameter in door.params for name in parameter.opts if name.startswith("--")} | {
+        "--help"
+    } == OPTIONS
     assert set(get_command(cli.app).commands) == COMMANDS  # type: ignore[attr-defined]
 
 
@@ -156,6 +156,6 @@ def test_methods_and_datasets_are_listed(tmp_path: Path) -> None:
 def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     well = _run(petl_search("doctor"), tmp_path)
     assert well.returncode == 0, well.stdout
-    assert "everything is there" in well.stdout and "float32" in well.stdout or "bfloat16" in well.stdout
+    assert ("everything is there" in well.stdout and "float32" in well.stdout) or "bfloat16" in well.stdout
     ill = _run(petl_search("doctor", "--mlflow", "http://127.0.0.1:9"), tmp_path)
     assert ill.returncode == 1 and "bad" in ill.stdout and "1 of 11 checks failed" in ill.stdout

@@ -99,9 +99,48 @@ def test_a_group_that_does_not_answer_in_time_is_lost_and_not_leased_again() -> 
     async def story() -> None:
         hub = Hub()
         incarnation = await hub.hello("g0", {})
-        answer = await hub.call("g0", incarnation, _command(deadline=-14.9))
-        assert "gave no answer" in answer["lost"]
+        asked = asyncio.create_task(hub.call("g0", incarnation, _command(deadline=-14.8)))
+        assert await hub.next("g0", incarnation, 1, 1.0)
+        assert "gave no answer" in (await asked)["lost"]
         assert await hub.acquire("next", 0.1) is None
+        await hub.hello("g0", {})
+        assert await hub.acquire("next", 0.1) is not None, "a new set of workers is as good as any"
+
+    _run(story())
+
+
+def test_a_command_no_worker_has_begun_does_not_condemn_the_group() -> None:
+    async def story() -> None:
+        hub = Hub()
+        incarnation = await hub.hello("g0", {})
+        assert "gave no answer" in (await hub.call("g0", incarnation, _command(deadline=-14.9)))["lost"]
+        assert await hub.acquire("next", 0.1) is not None
+
+    _run(story())
+
+
+def test_an_error_of_one_of_several_workers_takes_the_group_out_until_it_is_back() -> None:
+    async def story() -> None:
+        hub = Hub()
+        incarnation = await hub.hello("g0", {"workers": 2})
+        asked = asyncio.create_task(hub.call("g0", incarnation, _command()))
+        await hub.next("g0", incarnation, 1, 1.0)
+        await hub.answer("g0", incarnation, 1, {"error": "out of memory"})
+        assert await asked == {"error": "out of memory"}
+        assert await hub.acquire("retry", 0.1) is None
+        await hub.hello("g0", {"workers": 2})
+        assert await hub.acquire("retry", 0.1) is not None
+
+    _run(story())
+
+
+def test_all_leases_can_be_taken_back() -> None:
+    async def story() -> None:
+        hub = Hub()
+        await hub.hello("g0", {})
+        await hub.acquire("killed", 0.1)
+        await hub.free_all()
+        assert await hub.acquire("driver", 0.1) is not None
 
     _run(story())
 

@@ -31,8 +31,10 @@ budget: {trials: 50}
 class Bench:
     """A sampler with its journal, and the world around it."""
 
-    def __init__(self, directory: Path, objectives: str = "", journal: Journal | None = None) -> None:
-        self.space: Space = parse_space(SPACE % objectives)
+    def __init__(
+        self, directory: Path, objectives: str = "", journal: Journal | None = None, text: str | None = None
+    ) -> None:
+        self.space: Space = parse_space(text or SPACE % objectives)
         self.journal = journal or Journal.create(
             directory, SearchRecord("demo", str(directory), list(self.space.objectives), {})
         )
@@ -54,6 +56,7 @@ class Bench:
         for epoch, value in enumerate(values, start=1):
             self.journal.epoch(trial, EpochRecord(epoch, {"val/accuracy": value}, 0.1))
         self.journal.ended(trial, status)
+        self.sampler.trial_ended(trial)
         self.sampler.on_trial_complete(tune_id, {}, error=status is Status.FAILED)
 
     def told(self) -> list[Any]:
@@ -115,6 +118,36 @@ def test_several_objectives_are_all_told(tmp_path: Path) -> None:
     assert bench.told()[1].state is TrialState.PRUNED
 
 
+def test_resuming_before_all_enqueued_ones_began_mixes_nothing_up(tmp_path: Path) -> None:
+    points = "enqueue:\n  - {method: linear}\n  - {method: lora, lora.rank: 1}"
+    text = (SPACE % "").replace("enqueue:", points)
+    journal = Journal.create(tmp_path, SearchRecord("demo", str(tmp_path), list(parse_space(text).objectives), {}))
+    bench = Bench(tmp_path, journal=journal, text=text)
+    running = bench.suggest("a")
+    assert running.params == {"method": "linear"}
+    journal.close()
+
+    again = Bench(tmp_path, journal=Journal.reopen(tmp_path), text=text)
+    continued = again.suggest("x")
+    assert continued.id == running.id
+    again.end("x", continued, Status.COMPLETE, 0.7)
+    told = [t for t in again.told() if t.state is TrialState.COMPLETE]
+    assert [(t.params, t.value) for t in told] == [(again.space.to_optuna({"method": "linear"}), 0.7)]
+    rest = [again.suggest(i).params for i in "yz"]
+    assert rest == [{"method": "lora", "lora.rank": 1}, {"method": "lora", "lora.rank": 4}]
+
+
+def test_a_resumed_sampler_still_knows_what_was_refused(tmp_path: Path) -> None:
+    bound = "  - {metric: trainable_params, mode: min, max: 2500}"
+    bench = Bench(tmp_path, bound)
+    bench.suggest("a")
+    bench.journal.close()
+    again = Bench(tmp_path, bound, Journal.reopen(tmp_path))
+    assert again.told()[0].constraints == {"most": pytest.approx(0.6)}
+    again.suggest("x")
+    assert len(again.journal.record.rejected) == 1
+
+
 def test_a_resumed_sampler_continues_what_ran_and_remembers_the_rest(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     first, second, third = (bench.suggest(i) for i in "abc")
@@ -124,12 +157,12 @@ def test_a_resumed_sampler_continues_what_ran_and_remembers_the_rest(tmp_path: P
     bench.journal.close()
 
     again = Bench(tmp_path, journal=Journal.reopen(tmp_path))
-    assert [t.state for t in again.told()] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert [t.state for t in again.told()] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING]
     assert again.told()[0].params == bench.told()[0].params
     continued = again.suggest("x")
     assert (continued.id, continued.params) == (third.id, third.params)
     again.end("x", continued, Status.COMPLETE, 0.3, 0.6)
-    assert again.told()[-1].value == 0.6
+    assert again.told()[2].value == 0.6
     fresh = again.suggest("y")
     assert fresh.id == "t0004"
     assert len({again.space.key(t.params) for t in read_journal(tmp_path).trials}) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections import Counter
@@ -207,6 +208,22 @@ def test_resuming_a_finished_search_trains_nothing_again(done: SimpleNamespace) 
     assert told.returncode == 0, told.stdout + told.stderr
     assert {t.id: len(t.epochs) for t in read_journal(done.out).trials} == before
     assert len(_mlflow_runs(done.directory)[1]) == len(before)
+
+
+def test_a_resumed_search_may_get_another_budget_and_nothing_else(done: SimpleNamespace) -> None:
+    told = run(command("--resume", "out", "--set", "data.val_fraction=0.3"), done.directory, done.environment)
+    assert told.returncode == 2 and "data.val_fraction" in told.stderr, told.stderr
+    assert "start a new search" in " ".join(told.stderr.split())
+
+
+def test_a_search_killed_while_it_exported_exports_on_resuming_and_reads_no_test_split(done: SimpleNamespace) -> None:
+    shutil.rmtree(done.out / "best")
+    told = run(command("--resume", "out"), done.directory, done.environment)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert (done.out / "best" / "adapter_model.safetensors").is_file()
+    assert (done.out / "journal.jsonl").read_text().count('"finished"') == 1
+    assert read_journal(done.out).test == done.record.test
+    assert _mlflow_runs(done.directory)[0].info.status == "FINISHED"
 
 
 def test_the_last_screen_says_what_came_out_and_what_to_do_next(done: SimpleNamespace) -> None:
