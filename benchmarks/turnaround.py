@@ -86,7 +86,7 @@ def _warm(ray: Any, namespace: str, hub: str, flats: list[dict[str, Any]], folde
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(name="warm", storage_path=f"{folder}/tune", verbose=0),
     ).fit()
-    by_number = {r.config["number"]: r.metrics for r in results}
+    by_number = {int(r.config["trial"][1:]): r.metrics for r in results}
     spans = sorted((m["began"], m["first_step"], m["ended"]) for m in by_number.values())
     gaps = [after[1] - before[2] for before, after in pairwise(spans)]
     return gaps, by_number

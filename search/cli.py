@@ -247,7 +247,7 @@ def _guarded(typer_app: typer.Typer) -> NoReturn:
     try:
         typer_app()
     except UserError as error:
-        _err.print(f"[bold red]error:[/] {_escaped(str(error))}")
+        _err.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         _err.print("interrupted")

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SLOW_START_S = 90.0
+
 
 def run_search(request: Request, view: View) -> Outcome:
     """Carry out a search or continue one.
@@ -225,7 +227,7 @@ class _Search:
         """Notice an interruption or the loss of every group while the main thread is inside Tune."""
         from ray.exceptions import RayActorError
 
-        told = False
+        told, warned, since = False, False, time.monotonic()
         while not self._over.is_set():
             interrupted = self.stop.interrupted.wait(1.0)
             try:
@@ -239,6 +241,9 @@ class _Search:
                     self.journal.record.info["device"] = facts["device"]
                     self.journal.record.info["precision"] = facts["precision"]
                     told = True
+                if not told and not warned and time.monotonic() - since > _SLOW_START_S:
+                    self.view.note(f"no worker has come up yet; Ray's logs are in {groups.logs()}")
+                    warned = True
             except RayActorError:
                 self.stop.dead = "the process that keeps the worker groups died"
                 return

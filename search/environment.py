@@ -15,6 +15,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What the search does not use costs start-up time and log lines.
     "RAY_TRAIN_V2_ENABLED": "1",
+    # Started by `uv run`, Ray would pack the project and give every worker an environment of its own, installed anew.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

@@ -92,6 +92,10 @@ class Groups:
         """What the groups that are up said of their devices."""
         return ray.get(self._hub.facts.remote(), timeout=30)
 
+    def logs(self) -> str:
+        """Where Ray writes what its processes say, on this machine."""
+        return f"{ray._private.worker._global_node.get_session_dir_path()}/logs"
+
     def dead(self) -> str:
         """Why no group is left, or ""."""
         return ray.get(self._hub.dead.remote(), timeout=30)

@@ -89,6 +89,9 @@ def ui_command(uri: str, directory: Path | None = None) -> str:
     return f"mlflow ui --backend-store-uri {shown(uri)}"
 
 
+_BUSY_S = 50.0
+
+
 def check(uri: str, deadline: float = 10.0) -> str:
     """Ask the store for an answer and return one line that says what is there; nothing is created.
 
@@ -114,6 +117,13 @@ def check(uri: str, deadline: float = 10.0) -> str:
     thread = threading.Thread(target=probe, daemon=True, name="mlflow-check")
     thread.start()
     thread.join(deadline)
+    if not outcome and path is not None:
+        thread.join(_BUSY_S)  # another process may be creating or upgrading the database
+        if not outcome:
+            raise UserError(
+                f"MLflow's database {path} gave no answer within {deadline + _BUSY_S:g} s: another program keeps it busy. "
+                "Wait for it, or choose another place with --mlflow sqlite:///FILE.db."
+            )
     if not outcome:
         raise UserError(_unreachable(uri, f"no answer within {deadline:g} s"))
     if isinstance(outcome[0], Exception):

@@ -45,7 +45,9 @@ def place(request: Request) -> tuple[Path, Space]:
     space = load_space(request.space, request.overrides).absolute()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     directory = request.output or Path("runs") / f"{space.name}-{stamp}"
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--output {directory} is a file; name a directory that is to be made")
+    if directory.exists() and any(directory.iterdir()):
         raise UserError(f"--output {directory} exists already; name another, or continue it with --resume {directory}")
     return directory, space
 

@@ -41,11 +41,12 @@ def next_commands(outcome: Outcome) -> list[str]:
     """What a person would type next."""
     from search.tracking import ui_command
 
-    commands = [ui_command(outcome.mlflow_uri)]
+    look = ui_command(outcome.mlflow_uri)
+    commands = [f"uv run {look}" if look.startswith("mlflow ") else look]
     if outcome.best is not None:
         commands += [
-            f"petl-search predict {outcome.best} CLIP.wav",
-            f"petl-search train {outcome.directory / 'best.yaml'}",
+            f"uv run petl-search predict {outcome.best} CLIP.wav",
+            f"uv run petl-search train {outcome.directory / 'best.yaml'}",
         ]
     return commands
 

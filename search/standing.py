@@ -70,6 +70,9 @@ class Standing:
             self.running.setdefault(trial.id, trial)
             if all(e.epoch != epoch.epoch for e in self._epochs[trial.id]):
                 self._epochs[trial.id].append(epoch)
+            if not self._reports and self._first_trial is not None:
+                # The first trials wait for their workers to start; that is no measure of how long epochs take.
+                self._first_trial = max(self._first_trial, self._clock() - epoch.seconds)
             self._reports.append(self._clock())
             self._compare(trial)
 

@@ -123,7 +123,7 @@ class Tracker:
         identity = str(record.info.get("search_id") or record.directory)
         source = dataset if isinstance(dataset, Dataset | None) else _as_dataset(dataset)
         everywhere = {**_git_tags(record), **(tags or {})}
-        self.parent_run_id = self._store.open(identity, record.name, everywhere, params, source)
+        self.parent_run_id = self._store.open(identity, directory.name or record.name, everywhere, params, source)
         self._objectives = record.objectives
         self._head = {
             "event": "search",

@@ -40,7 +40,7 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
         out.print("\nnext:")
         for command in commands:
             out.print(f"  {escape(command)}", soft_wrap=True)
-    resume = f"python launch.py --resume {outcome.directory}"
+    resume = f"uv run launch.py --resume {outcome.directory}"
     if outcome.interrupted:
         err.print(f"\ninterrupted; everything finished is kept. Continue with:\n  {escape(resume)}", soft_wrap=True)
         return 130

@@ -30,7 +30,7 @@ def predict_files(
             if as_json:
                 print(jsonlib.dumps({"path": str(clip), "error": str(error)}, ensure_ascii=False), flush=True)
             else:
-                err.print(f"{clip}: {error}", markup=False, soft_wrap=True)
+                err.print(str(error), markup=False, soft_wrap=True)
             continue
         if as_json:
             line = {

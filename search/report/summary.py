@@ -25,7 +25,7 @@ from search.tables import (
 _SHOWN_ELSEWHERE = {
     *("space", "space_digest", "backbone", "backbone_revision", "backbone_params", "dataset", "data"),
     *("data_digest", "splits", "classes", "bad_files", "best_config", "confusion", "interrupted"),
-    *("distributions", "epochs", "method", "val_again"),
+    *("distributions", "epochs", "method", "asked"),
 }
 
 

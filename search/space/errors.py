@@ -26,7 +26,10 @@ class SpaceError(UserError):
 
     def __init__(self, file: str, mistakes: Iterable[Mistake]) -> None:
         self.file = file
-        self.mistakes = tuple(mistakes)
+        first: dict[str, Mistake] = {}
+        for mistake in mistakes:  # one cause may show in many places (every enqueued configuration): said once
+            first.setdefault(mistake.message, mistake)
+        self.mistakes = tuple(first.values())
         if len(self.mistakes) == 1:
             text = str(self.mistakes[0])
             joint = ", " if self.mistakes[0].where else ": "
