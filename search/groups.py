@@ -94,7 +94,8 @@ class Groups:
 
     def logs(self) -> str:
         """Where Ray writes what its processes say, on this machine."""
-        return f"{ray._private.worker._global_node.get_session_dir_path()}/logs"
+        node: Any = ray._private.worker._global_node
+        return f"{node.get_session_dir_path()}/logs"
 
     def dead(self) -> str:
         """Why no group is left, or ""."""

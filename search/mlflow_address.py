@@ -121,8 +121,8 @@ def check(uri: str, deadline: float = 10.0) -> str:
         thread.join(_BUSY_S)  # another process may be creating or upgrading the database
         if not outcome:
             raise UserError(
-                f"MLflow's database {path} gave no answer within {deadline + _BUSY_S:g} s: another program keeps it busy. "
-                "Wait for it, or choose another place with --mlflow sqlite:///FILE.db."
+                f"MLflow's database {path} gave no answer within {deadline + _BUSY_S:g} s: another program keeps it "
+                "busy. Wait for it, or choose another place with --mlflow sqlite:///FILE.db."
             )
     if not outcome:
         raise UserError(_unreachable(uri, f"no answer within {deadline:g} s"))

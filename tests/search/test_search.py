@@ -216,6 +216,7 @@ def test_a_resumed_search_may_get_another_budget_and_nothing_else(done: SimpleNa
     assert "start a new search" in " ".join(told.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_search_killed_while_it_exported_exports_on_resuming_and_reads_no_test_split(done: SimpleNamespace) -> None:
     shutil.rmtree(done.out / "best")
     told = run(command("--resume", "out"), done.directory, done.environment)
@@ -299,6 +300,7 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path, tiny_a
     assert (out / "report.html").exists() and (out / "trials.parquet").exists()
 
 
+@pytest.mark.slow
 def test_several_workers_share_a_trial(tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
     space = _space(tmp_path, tiny_ast, tones, epochs=3, trials=3)
     with workplace(tmp_path) as environment:
@@ -314,6 +316,7 @@ def test_several_workers_share_a_trial(tmp_path: Path, tiny_ast: Path, tones: Pa
     assert again["schema"] == "petl.trial/1"
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_search_with_a_winner(tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
     space = _space(tmp_path, tiny_ast, tones, epochs=4000, trials=1000)
     with workplace(tmp_path) as environment:
