@@ -59,19 +59,19 @@ def test_the_plan_of_the_main_space(backbone: str) -> None:
     shape = BackboneShape.from_config(_SMALL)
     for entry in plan.enqueued:
         method = space.trial_config(space.complete(entry.params)).method
-        assert entry.trainable == trainable_parameters(method, shape, 10)
+        assert entry.trainable == trainable_parameters(method, shape, 9)
         assert not entry.refused
     text = _text(space)
     for expected in (
         "6 layers of width 128",
-        "10 classes; clips: 240 training, 120 validation, 120 test",
+        "9 classes; clips: 243 training, 117 validation, 117 test",
         "24 of up to 27 epochs (at most 648 epochs in all)",
         "compared after epoch 3, 9; the best 1/3 goes on",
         "2 at a time, each 1 worker of 1 CPU",
         "moa.experts          2 to 15",
         "method in soft_moa, dense_moa",
         "soft_moa-e7-r128",
-        "1,546",
+        "1,417",
     ):
         assert expected in text, text
 
