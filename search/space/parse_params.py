@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from petl.config import METHODS, MethodConfig
 from petl.errors import ConfigError, nearest
@@ -51,9 +51,6 @@ class Keys:
             info.check(value)
         except ConfigError as error:
             return str(error).removeprefix(f"{key}: ") + _nearest_literal(info.annotation, value)
-        adapter = TypeAdapter(info.annotation, config=ConfigDict(strict=True))
-        if isinstance(value, (str, bool)) and type(adapter.validate_python(value)) is not type(value):
-            return f"a number is expected, found {shown(value)}"
         return ""
 
 

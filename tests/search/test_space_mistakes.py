@@ -42,7 +42,7 @@ CASES = [
     ("epochs: 27", "epoch: 27", "line 4, base.epoch: unknown key (did you mean 'epochs'?)"),
     ("epochs: 27", "epochs: many", "line 4, base.epochs: Input should be a valid integer, found 'many'"),
     ("epochs: 27", "epochs: 0", "line 4, base.epochs: Input should be greater than or equal to 1, found 0"),
-    ("epochs: 27", "optim.weight_decay: '0.1'", "base.optim.weight_decay: a number is expected, found '0.1'"),
+    ("epochs: 27", "optim.weight_decay: '0.1'", "base.optim.weight_decay: Input should be a valid number, found '0.1'"),
     ("epochs: 27", "optim.lrr: 1", "unknown key (did you mean 'optim.lr'?); optim has: optim.lr, optim.head_lr"),
     ("epochs: 27", "optim: {weight_decay: 1}", "written with dots: optim.weight_decay: ... instead of optim:"),
     ("epochs: 27", "optim.lr: 1e-3", "line 4, base.optim.lr: 'optim.lr' is sampled in params (line 9)"),

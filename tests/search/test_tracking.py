@@ -115,7 +115,7 @@ def test_tree_names_statuses_tags_and_results(uri: str, tmp_path: Path) -> None:
     tracker.close()
 
     (parent,), children = runs(uri)
-    assert parent.info.run_id == parent_id and parent.info.run_name == "moa"
+    assert parent.info.run_id == parent_id and parent.info.run_name == "run"
     assert parent.info.status == "FINISHED" and parent.data.tags["status"] == "complete"
     assert parent.data.params == {"epochs": "27", "budget.trials": "3"}
     assert parent.data.tags.items() >= {**TAGS, "winner": "t0000-lora-k12", "petl.git_dirty": "true"}.items()
