@@ -575,7 +575,7 @@ def test_plain_mlflow_ui_shows_runs_and_artifacts(uri: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert ui_command(uri) == "mlflow ui"
     with server(tmp_path, _free_port(), ui=True) as address:
-        assert client(address).get_run(parent).info.run_name == "moa"
+        assert client(address).get_run(parent).info.run_name == "run"
         listing = urllib.request.urlopen(f"{address}/api/2.0/mlflow/artifacts/list?run_id={parent}").read()
         assert json.loads(listing)["files"][0]["path"] == "report.html"
         got = urllib.request.urlopen(f"{address}/get-artifact?run_uuid={parent}&path=report.html").read()
