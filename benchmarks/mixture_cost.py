@@ -32,7 +32,9 @@ from transformers import ASTConfig, ASTModel
 from transformers import __version__ as transformers_version
 
 from petl import attach
-from petl.methods.bottleneck import Bottleneck
+from petl.config import MoaOptions
+from petl.layout import Layout, Tokens
+from petl.methods.blocks.bottleneck import Bottleneck
 from petl.methods.dense_moa import DenseMoa
 from petl.methods.experts import Experts
 from petl.methods.soft_moa import SoftMoa
@@ -40,6 +42,8 @@ from petl.methods.soft_moa import SoftMoa
 BAR = 1.5
 HIDDEN, EXPERTS, WIDTH, SLOTS = 768, 7, 6, 1
 BATCH, FRAMES, TOKENS = 2, 500, 590
+OPTIONS = MoaOptions(experts=EXPERTS, slots=SLOTS, reduction=128.0)  # width 6 each
+SEQUENCE = Layout.sequence(TOKENS)
 RESULTS = Path(__file__).parent / "results" / "mixture_cost.json"
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -159,7 +163,7 @@ def _network_steps() -> dict[str, Callable[[], None]]:
 def _module_steps() -> dict[str, Callable[[], None]]:
     """Forward and backward of the module alone, with a gradient for its input."""
     modules = {
-        "adapter": Bottleneck(HIDDEN, EXPERTS * WIDTH, "gelu", torch.Generator().manual_seed(0)),
+        "adapter": Bottleneck(HIDDEN, EXPERTS * WIDTH, torch.Generator().manual_seed(0)),
         "dense_moa": _dense(),
         "soft_moa": _soft(),
     }
@@ -170,7 +174,7 @@ def _module_steps() -> dict[str, Callable[[], None]]:
         _away_from_zero(module)
 
         def run() -> None:
-            module(x_BND).backward(upstream_BND)
+            module(x_BND, SEQUENCE).backward(upstream_BND)
             x_BND.grad = None
             module.zero_grad()
 
@@ -180,11 +184,11 @@ def _module_steps() -> dict[str, Callable[[], None]]:
 
 
 def _dense() -> DenseMoa:
-    return DenseMoa(HIDDEN, WIDTH, EXPERTS, torch.Generator().manual_seed(0))
+    return DenseMoa(OPTIONS, HIDDEN, Tokens(0, 0), torch.Generator().manual_seed(0))
 
 
 def _soft() -> SoftMoa:
-    return SoftMoa(HIDDEN, WIDTH, EXPERTS, SLOTS, "none", torch.Generator().manual_seed(0))
+    return SoftMoa(OPTIONS, HIDDEN, Tokens(0, 0), torch.Generator().manual_seed(0))
 
 
 def _away_from_zero(module: nn.Module) -> None:
@@ -197,7 +201,7 @@ def _difference(module: nn.Module, loop: Callable[[Any, Tensor], Tensor]) -> flo
     """Largest difference to the loop in output and gradients, relative to the largest value of each."""
     _away_from_zero(module)
     found = []
-    for function in (module, lambda x: loop(module, x)):
+    for function in (lambda x: module(x, Layout.sequence(x.shape[1])), lambda x: loop(module, x)):
         x_BND = torch.randn(BATCH, 60, HIDDEN, generator=torch.Generator().manual_seed(1), requires_grad=True)
         module.zero_grad()
         y_BND = function(x_BND)

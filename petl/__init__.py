@@ -6,13 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from petl.config import METHODS, MethodConfig
-from petl.counts import BackboneShape, trainable_parameters
+from petl.counts import trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.hub import EMBEDDED_DIR, read_config, read_front_end
+from petl.presets import PRESETS, preset
+from petl.shape import BackboneShape
 
 if TYPE_CHECKING:
     from petl.adapted import Adapted, AlreadyAttached, attach
     from petl.backbone import load_backbone
+    from petl.convert import convert_ast
     from petl.model import AudioClassifier, Prediction
     from petl.saving import load_adapter, save_adapter
 
@@ -21,6 +24,7 @@ _LAZY: dict[str, str] = {
     "AlreadyAttached": "petl.adapted",
     "attach": "petl.adapted",
     "load_backbone": "petl.backbone",
+    "convert_ast": "petl.convert",
     "AudioClassifier": "petl.model",
     "Prediction": "petl.model",
     "load_adapter": "petl.saving",
@@ -31,6 +35,7 @@ _LAZY: dict[str, str] = {
 __all__ = [
     "EMBEDDED_DIR",
     "METHODS",
+    "PRESETS",
     "Adapted",
     "AlreadyAttached",
     "AudioClassifier",
@@ -40,8 +45,10 @@ __all__ = [
     "Prediction",
     "UserError",
     "attach",
+    "convert_ast",
     "load_adapter",
     "load_backbone",
+    "preset",
     "read_config",
     "read_front_end",
     "save_adapter",

@@ -20,13 +20,14 @@ def model_card(
     revision: str | None,
     trainable: int,
     card: Mapping[str, Any] | None = None,
+    frames: bool = True,
 ) -> str:
     """Write a model card in Markdown with the hub's YAML header.
 
     `card` may hold `title`, `task` and `description` (text), `metrics` (a list of mappings with `name`,
     `value`, `split`, or a mapping of "split/name" to value), `configuration` (dotted keys of the whole
     trial), `provenance` (mapping: data digest, seed, commit, versions, …) and `license`. What is absent is
-    left out.
+    left out. `frames` says whether the backbone is loaded for a length of input.
     """
     card = card or {}
     metrics = _metrics(card.get("metrics") or [])
@@ -57,7 +58,7 @@ def model_card(
     )
     if card.get("provenance"):
         parts.append("## Provenance\n\n" + _table("Item", "Value", card["provenance"]))
-    parts.append(_usage(method, backbone))
+    parts.append(_usage(method, backbone, frames))
     return "\n".join(parts)
 
 
@@ -75,7 +76,7 @@ def _header(method: MethodConfig, backbone: str, card: Mapping[str, Any]) -> str
     return "---\n" + yaml.safe_dump(header, sort_keys=True, allow_unicode=True) + "---\n"
 
 
-def _usage(method: MethodConfig, backbone: str) -> str:
+def _usage(method: MethodConfig, backbone: str, frames: bool) -> str:
     lines = [
         "## Use\n",
         "```python",
@@ -86,16 +87,15 @@ def _usage(method: MethodConfig, backbone: str) -> str:
         "```",
         "",
     ]
-    if method.methods == ("lora",):
+    if method.methods == ("lora",) and not method.lora.shared:
         lines += [
-            "The low-rank update and the LayerNorms also load with plain peft (the head is `head.weight` and",
-            "`head.bias` in `adapter_model.safetensors`; input length and scaling are in",
-            "`preprocessor_config.json`):",
+            "The low-rank update and the LayerNorms also load with plain peft (the head is `head.*` in",
+            "`adapter_model.safetensors`; input length and scaling are in `preprocessor_config.json`):",
             "",
             "```python",
             "from peft import PeftModel",
             "",
-            f'backbone = petl.load_backbone("{backbone}", frames=model.front_end.frames)',
+            f'backbone = petl.load_backbone("{backbone}"{", frames=model.front_end.frames" if frames else ""})',
             'adapted = PeftModel.from_pretrained(backbone, "path/to/this/directory")',
             "```",
             "",

@@ -1,136 +1,205 @@
 """Trainable parameters of a configuration in closed form, so a space is checked without a model (torch-free).
 
-Per layer and site, with hidden size d, width r, experts n, slots s (biases included): bottleneck 2dr + r + d;
-LoRA r (in + out) per projection; Dense-MoA n (2dr + r + d) + dn + n; Soft-MoA n (2dr + r + d) + dns, and one
-scale when it normalises; a LayerNorm 2d; the head dC + C.
+Symbols: hidden size d, feed-forward width f, width or rank r, kernel area k (squared over a grid), experts n,
+slots s, classes C; biases are included. The formulas of the blocks stand beside their names in `_BLOCKS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable
 
 from petl import plan
-from petl.config import MethodConfig
-from petl.errors import UserError
-from petl.sites import AST
+from petl.config import AdapterOptions, MethodConfig
+from petl.families import family_of
+from petl.families.base import conv_parameters
+from petl.shape import BackboneShape
 
-
-@dataclass(frozen=True)
-class BackboneShape:
-    """Sizes of a backbone, read from its `config.json`. Defaults are those of AST-base."""
-
-    family: str = AST.name
-    hidden: int = 768
-    layers: int = 12
-    heads: int = 12
-    ffn: int = 3072
-    mel_bins: int = 128
-    patch: int = 16
-    frequency_stride: int = 10
-    time_stride: int = 10
-    max_frames: int = 1024
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read a transformers configuration; `UserError` when it is not an AST or misses a size."""
-        found = config.get("model_type")
-        if found != AST.name:
-            raise UserError(f"the backbone is of type '{found}', not an AST; supported: '{AST.name}'")
-        sizes = {}
-        for name, key, default in _CONFIG_KEYS:
-            value = config.get(key, default)
-            if isinstance(value, (list, tuple)) and len(set(value)) == 1:
-                value = value[0]
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"the backbone's config.json has {key} = {value!r}; a whole number above 0 is needed")
-            sizes[name] = value
-        return cls(family=AST.name, **sizes)
-
-    def grid(self, frames: int | None = None) -> tuple[int, int]:
-        """Patches along frequency and along time for an input of `frames` frames (default: `max_frames`).
-
-        Raises `UserError` when not even one patch fits.
-        """
-        frames = self.max_frames if frames is None else frames
-        if frames < self.patch:
-            raise UserError(f"{frames} frames are shorter than one patch of the backbone ({self.patch} frames)")
-        if self.mel_bins < self.patch:
-            raise UserError(f"{self.mel_bins} mel bins are fewer than one patch of the backbone spans ({self.patch})")
-        return (
-            (self.mel_bins - self.patch) // self.frequency_stride + 1,
-            (frames - self.patch) // self.time_stride + 1,
-        )
-
-    def tokens(self, frames: int | None = None) -> int:
-        """Length of the token sequence: CLS, distillation token, patches."""
-        f, t = self.grid(frames)
-        return 2 + f * t
-
-
-_CONFIG_KEYS = (
-    ("hidden", "hidden_size", 768),
-    ("layers", "num_hidden_layers", 12),
-    ("heads", "num_attention_heads", 12),
-    ("ffn", "intermediate_size", 3072),
-    ("mel_bins", "num_mel_bins", 128),
-    ("patch", "patch_size", 16),
-    ("frequency_stride", "frequency_stride", 10),
-    ("time_stride", "time_stride", 10),
-    ("max_frames", "max_length", 1024),
-)
+__all__ = ["BackboneShape", "backbone_parameters", "head_parameters", "trainable_parameters"]
 
 
 def backbone_parameters(shape: BackboneShape, frames: int | None = None) -> int:
-    """Parameters of the frozen backbone itself (with query, key and value biases)."""
-    d = shape.hidden
-    embeddings = d * (shape.patch * shape.patch + 1) + 2 * d + d * shape.tokens(frames)
-    layer = 4 * (d * d + d) + 2 * d * shape.ffn + shape.ffn + d + 4 * d
-    return embeddings + shape.layers * layer + 2 * d
+    """Parameters of the frozen backbone itself, for inputs of `frames` frames where positions depend on them."""
+    return family_of(shape.family).parameters(shape, frames)
 
 
-def trainable_parameters(method: MethodConfig, shape: BackboneShape, classes: int | None = None) -> int:
-    """Number of trained scalars: method, unfrozen LayerNorms and, when `classes` is given, the linear head.
+def trainable_parameters(
+    method: MethodConfig, shape: BackboneShape, classes: int | None = None, frames: int | None = None
+) -> int:
+    """Number of trained scalars: method, unfrozen LayerNorms and, when `classes` is given, the head.
 
-    Raises `ConfigError` for layers or widths that do not fit the backbone.
+    `frames` is the length of the input where it counts: full fine-tuning of a backbone whose positions depend on it.
+    Raises `ConfigError` for options that do not fit the backbone.
     """
-    d = shape.hidden
-    per_layer = sum(_PER_LAYER[name](method, shape) for name in method.methods if name in _PER_LAYER)
-    per_layer += 2 * d * len(plan.norm_sites(method))
-    total = per_layer * len(plan.adapted_layers(method, shape.layers))
-    total += 2 * d if plan.final_norm(method) else 0
-    total += d * classes + classes if classes is not None else 0
+    plan.check(method, shape)
+    total = sum(_METHODS[name](method, shape) for name in method.methods if name in _METHODS)
+    total += shape.hidden * len(plan.trained_norms(method, shape))
+    if "full" in method.methods:
+        total += _full(method, shape, frames)
+    if classes is not None:
+        total += head_parameters(method, shape, classes)
     return total
 
 
-def _bottleneck(d: int, r: int) -> int:
+def head_parameters(method: MethodConfig, shape: BackboneShape, classes: int) -> int:
+    """Parameters of the head for `classes` outputs."""
+    d = shape.hidden * (2 if plan.pooling(method, family_of(shape.family)) == "stats" else 1)
+    if method.head.kind == "projector":
+        width = method.head.width
+        pooled = width * (d // shape.hidden)
+        return shape.hidden * width + width + pooled * classes + classes
+    return d * classes + classes + (2 * d if method.head.kind == "norm_linear" else 0)
+
+
+def block_parameters(block: str, d: int, r: int, kernel: int, options: AdapterOptions) -> int:
+    """Parameters of one adapter block of width r."""
+    area = kernel * kernel if options.axis == "grid" else kernel
+    nine = 9 if options.axis == "grid" else 3
+    return _BLOCKS[block](d, r, area, nine, options)
+
+
+def _bottleneck(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
     return 2 * d * r + r + d
 
 
+def _conformer(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    norm = 2 * d if options.layernorm else 0
+    return norm + (2 * d * r + 2 * r) + (r * k + r) + 2 * r + (d * r + d)
+
+
+def _convpass(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    return 2 * d * r + r + d + (0 if options.legacy_discard_conv else k * r * r + r)
+
+
+def _conv(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    gate = 2 * d * max(1, d // plan.GATE_REDUCTION) if options.gate else 0
+    return 2 * d + outer * d + k * r + outer * d + gate
+
+
+def _tiny_attention(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    return 2 * d + (3 * d + 3) + 8 + 2 * d
+
+
+def _tiny_external_attention(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    return 2 * d + 2 * d * r
+
+
+def _tiny_conformer(d: int, r: int, k: int, outer: int, options: AdapterOptions) -> int:
+    middle = r // 2 if r % 2 == 0 else 1
+    five = 25 if options.axis == "grid" else 5
+    inner = _conv(r, middle, five, outer, options.model_copy(update={"gate": True}))
+    return 2 * d + (d * r + r) + inner + _tiny_attention(r, 1, 0, 0, options) + 2 * r + (d * r + d)
+
+
+_BLOCKS: dict[str, Callable[[int, int, int, int, AdapterOptions], int]] = {
+    "bottleneck": _bottleneck,  # 2dr + r + d
+    "conformer": _conformer,  # 2d + (2dr + 2r) + (rk + r) + 2r + (dr + d)
+    "convpass": _convpass,  # 2dr + r + d + kr² + r
+    "conv": _conv,  # 2d + 3d + kr + 3d + d²/8
+    "tiny_attention": _tiny_attention,  # 7d + 11
+    "tiny_external_attention": _tiny_external_attention,  # 2d + 2dr
+    "tiny_conformer": _tiny_conformer,  # LayerNorm, d -> r, conv block and tiny attention of width r, LayerNorm, r -> d
+}
+
+
+def _layers(method: MethodConfig, shape: BackboneShape) -> int:
+    return len(plan.adapted_layers(method, shape.layers))
+
+
 def _adapter(method: MethodConfig, shape: BackboneShape) -> int:
-    r = plan.adapter_width(method.adapter, shape.hidden)
-    return len(plan.adapter_sites(method.adapter)) * _bottleneck(shape.hidden, r)
+    options = method.adapter
+    width, kernel = plan.adapter_width(options, shape.hidden), plan.adapter_kernel(options)
+    one = block_parameters(options.block, shape.hidden, width, kernel, options)
+    blocks = len(plan.adapter_sites(options)) * (2 if options.placement == "hydra" else 1)
+    return _layers(method, shape) * blocks * one
 
 
 def _lora(method: MethodConfig, shape: BackboneShape) -> int:
-    ends = dict.fromkeys("qkvo", 2 * shape.hidden) | dict.fromkeys(("fc1", "fc2"), shape.hidden + shape.ffn)
     r = plan.lora_rank(method.lora, shape.hidden)
-    return sum(r * ends[target] for target in method.lora.target_names)
+    pairs = plan.lora_groups(method.lora, shape)
+    return _layers(method, shape) * sum(r * sum(plan.projection_sizes(group[0], shape)) for group in pairs)
+
+
+def _bitfit(method: MethodConfig, shape: BackboneShape) -> int:
+    layers = set(plan.adapted_layers(method, shape.layers)) - set(plan.partial_layers(method, shape.layers))
+    # The biases of LayerNorms are counted with the norms.
+    return len(layers) * (shape.attention_biases + shape.ffn + shape.hidden)
+
+
+def _partial(method: MethodConfig, shape: BackboneShape) -> int:
+    return sum(shape.layer_parameters(index) for index in plan.partial_layers(method, shape.layers))
+
+
+def _full(method: MethodConfig, shape: BackboneShape, frames: int | None) -> int:
+    total = backbone_parameters(shape, frames)
+    if not method.full.feature_encoder:
+        total -= conv_parameters(shape.convs)
+    if shape.spec_embed and (method.frozen_eval or not shape.masks_time):
+        total -= shape.hidden  # nothing masks, so nothing trains the vector of masked frames
+    return total - (shape.fixed * shape.tokens(frames) if shape.fixed else 0)
+
+
+def _prompt(method: MethodConfig, shape: BackboneShape) -> int:
+    sets = _layers(method, shape) if method.prompt.deep else 1
+    return sets * method.prompt.length * shape.hidden
+
+
+def _prefix(method: MethodConfig, shape: BackboneShape) -> int:
+    options, d = method.prefix, shape.hidden
+    pairs, outputs = plan.prefix_pairs(options), _layers(method, shape) * 2 * d
+    if not options.reparam:
+        return pairs * outputs
+    h = options.hidden or d
+    return pairs * d + (d * h + h) + (h * outputs + outputs)
+
+
+def _expert(method: MethodConfig, shape: BackboneShape) -> int:
+    """Parameters of one expert; those of Soft-MoA convolve over slots, in one dimension."""
+    options = method.moa
+    adapter = AdapterOptions(
+        block=options.expert,
+        axis="time" if "soft_moa" in method.methods else options.axis,
+        legacy_discard_conv=options.legacy_discard_conv,
+    )
+    width, kernel = plan.expert_width(options, shape.hidden), plan.expert_kernel(options)
+    return block_parameters(options.expert, shape.hidden, width, kernel, adapter)
 
 
 def _dense_moa(method: MethodConfig, shape: BackboneShape) -> int:
     d, n = shape.hidden, method.moa.experts
-    r = plan.expert_width(method.moa, d)
-    return len(plan.moa_sites(method.moa)) * (n * _bottleneck(d, r) + d * n + n)
+    per_site = n * _expert(method, shape) + d * n + n
+    return _layers(method, shape) * len(plan.moa_sites(method.moa)) * per_site
 
 
 def _soft_moa(method: MethodConfig, shape: BackboneShape) -> int:
     d, n, s = shape.hidden, method.moa.experts, method.moa.slots
-    r = plan.expert_width(method.moa, d)
     scale = 0 if method.moa.normalize == "none" else 1
-    return len(plan.moa_sites(method.moa)) * (n * _bottleneck(d, r) + d * n * s + scale)
+    per_site = n * _expert(method, shape) + d * n * s + scale
+    return _layers(method, shape) * len(plan.moa_sites(method.moa)) * per_site
 
 
-_PER_LAYER = {"adapter": _adapter, "lora": _lora, "dense_moa": _dense_moa, "soft_moa": _soft_moa}
-"""Base method -> parameters it adds to one adapted layer (the linear probe adds none)."""
+def _feature_adapter(method: MethodConfig, shape: BackboneShape) -> int:
+    options = method.feature_adapter
+    sequential = any(conv.norm == "group" for conv in shape.convs)
+    total = 0
+    for index, conv in enumerate(shape.convs):
+        width = conv.outputs if index == 0 and options.published_first else options.width
+        if sequential:
+            total += 2 * conv.outputs * width + width + conv.outputs
+        else:
+            down = conv.inputs * width * conv.kernel + (width if conv.bias else 0)
+            total += down + width * conv.outputs + conv.outputs
+    return total
+
+
+_METHODS: dict[str, Callable[[MethodConfig, BackboneShape], int]] = {
+    "partial": _partial,
+    "bitfit": _bitfit,
+    "adapter": _adapter,
+    "lora": _lora,
+    "prompt": _prompt,
+    "prefix": _prefix,
+    "dense_moa": _dense_moa,
+    "soft_moa": _soft_moa,
+    "feature_adapter": _feature_adapter,
+}
+"""Base method -> parameters it adds (linear and full are counted apart)."""

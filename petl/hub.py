@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import UserError
-from petl.frontend import FrontEnd
+from petl.frontend import completed
 
 EMBEDDED = "embedded"
 EMBEDDED_DIR = Path(__file__).parent / "embedded"
 """Where the small backbone that comes with the project lies."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PATTERNS = ["config.json", "preprocessor_config.json", "model*.safetensors", "model*.safetensors.index.json"]
+_JSON = ["config.json", "preprocessor_config.json", "processor_config.json"]
+_PATTERNS = [*_JSON, "model*.safetensors", "model*.safetensors.index.json"]
 _TIMEOUT = 5  # seconds for the first answer of the hub
 _JSON_LIMIT = 16 * 2**20  # bytes; a configuration is a few kilobytes
 
@@ -69,9 +70,18 @@ def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def read_front_end(name: str, revision: str | None = None) -> dict[str, Any]:
-    """`preprocessor_config.json` of a backbone; AudioSet's values for every key it lacks."""
-    path = locate(name, revision, weights=False).directory / "preprocessor_config.json"
-    return {**FrontEnd().to_preprocessor(), **(read_json(path) if path.is_file() else {})}
+    """`preprocessor_config.json` of a backbone, completed by what fits its `config.json` where it lacks something.
+
+    Newer checkpoints keep the same under "feature_extractor" of a processor_config.json.
+    """
+    directory = locate(name, revision, weights=False).directory
+    own: dict[str, Any] = {}
+    if (directory / "preprocessor_config.json").is_file():
+        own = read_json(directory / "preprocessor_config.json")
+    elif (directory / "processor_config.json").is_file():
+        nested = read_json(directory / "processor_config.json").get("feature_extractor")
+        own = dict(nested) if isinstance(nested, Mapping) else {}
+    return completed(own, read_json(directory / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Source:
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = _PATTERNS if weights else _PATTERNS[:2]
+    patterns = _PATTERNS if weights else _JSON
     try:
         # Asked first because, unlike a download, it takes a time limit for a hub that does not answer.
         found = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)

@@ -11,25 +11,24 @@ from typing import Any
 
 from petl import plan
 from petl.config import MethodConfig
-from petl.sites import family_of
+from petl.families import family_of
+from petl.shape import BackboneShape
 
 PREFIX = "base_model.model."
 """What peft puts in front of the backbone's tensor names."""
 
 
-def adapter_config(
-    method: MethodConfig, *, model_type: str, hidden: int, layers: int, name: str, revision: str | None
-) -> dict[str, Any]:
+def adapter_config(method: MethodConfig, *, shape: BackboneShape, name: str, revision: str | None) -> dict[str, Any]:
     """The contents of `adapter_config.json` for a method on a backbone of the given sizes."""
     common: dict[str, Any] = {"base_model_name_or_path": name, "revision": revision, "inference_mode": True}
-    if method.methods != ("lora",):
+    if method.methods != ("lora",) or method.lora.shared:
         label = "PETL_" + "_".join(method.methods).upper()
         return {"peft_type": label, "library": "petl-search", **common, **method.to_flat()}
-    family = family_of(model_type)
-    adapted = plan.adapted_layers(method, layers)
-    everywhere = len(adapted) == layers
-    rank = plan.lora_rank(method.lora, hidden)
-    alpha = plan.lora_alpha(method.lora, hidden)
+    family = family_of(shape.family)
+    adapted = plan.adapted_layers(method, shape.layers)
+    everywhere = len(adapted) == shape.layers
+    rank = plan.lora_rank(method.lora, shape.hidden)
+    alpha = plan.lora_alpha(method.lora, shape.hidden)
     return {
         "peft_type": "LORA",
         **common,
@@ -40,7 +39,7 @@ def adapter_config(
         "target_modules": sorted(family.projections[t].rpartition(".")[2] for t in method.lora.target_names),
         "layers_to_transform": None if everywhere else list(adapted),
         "layers_pattern": None if everywhere else family.layers,
-        "modules_to_save": _saved_modules(method, layers, model_type) or None,
+        "modules_to_save": _saved_modules(method, shape) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -48,12 +47,11 @@ def adapter_config(
     }
 
 
-def _saved_modules(method: MethodConfig, layers: int, model_type: str) -> list[str]:
+def _saved_modules(method: MethodConfig, shape: BackboneShape) -> list[str]:
     """Paths of the trained LayerNorms; full paths, because peft matches by suffix."""
-    family = family_of(model_type)
-    paths = [
-        family.norm_path(layer, site)
-        for layer in plan.adapted_layers(method, layers)
-        for site in plan.norm_sites(method)
-    ]
-    return paths + ([family.final_norm] if plan.final_norm(method) else [])
+    family = family_of(shape.family)
+    paths = {
+        family.last_norm(shape) if site == "final" else family.block(layer, site).norm
+        for layer, site, _ in plan.trained_norms(method, shape)
+    }
+    return sorted(paths)

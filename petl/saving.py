@@ -3,9 +3,9 @@
 | file | holds |
 |---|---|
 | `adapter_config.json` | peft's configuration for LoRA; `PETL_<METHOD>` and the dotted keys otherwise |
-| `adapter_model.safetensors` | trained tensors only, named `base_model.model.<path>`, and `head.*` |
+| `adapter_model.safetensors` | what was trained (and gathered), named `base_model.model.<path>`, and `head.*` |
 | `petl_config.json` | backbone (name, revision, sizes, fingerprint), method, labels, metadata |
-| `preprocessor_config.json` | the front end, as `ASTFeatureExtractor.from_pretrained` reads it |
+| `preprocessor_config.json` | the front end, in the format of transformers' feature extractors |
 | `README.md` | model card |
 
 Nothing is unpickled: the files are JSON, safetensors and text, and every tensor is checked against the
@@ -15,6 +15,7 @@ configuration before it is used.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,25 +24,28 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from petl.adapted import Adapted, attach
 from petl.backbone import fingerprint, load_backbone, positions_mode
 from petl.card import model_card
 from petl.config import MethodConfig
-from petl.counts import BackboneShape, trainable_parameters
+from petl.counts import backbone_parameters, trainable_parameters
 from petl.errors import ConfigError, UserError
-from petl.frontend import FrontEnd
+from petl.frontend import AstFrontEnd, FrontEnd
 from petl.hub import EMBEDDED, EMBEDDED_DIR, read_json
 from petl.model import AudioClassifier
 from petl.peft_format import PREFIX, adapter_config
+from petl.positions import Positions
+from petl.shape import AST_TYPE, BackboneShape
 from petl.state import checked_state
 
 SCHEMA = "petl.adapter/1"
 TENSORS = "adapter_model.safetensors"
-_WEIGHT_LIMIT = 4 * 2**30  # bytes; an adapter is megabytes
+_WEIGHT_LIMIT = 4 * 2**30  # bytes besides the weights of the backbone itself; an adapter is megabytes
 _FRAMES_LIMIT = 2**16  # eleven minutes
+_PATCH_LIMIT = 2**17  # of a spectrogram as long as that, in steps of 10
 
 
 def save_adapter(
@@ -98,20 +102,25 @@ def load_adapter(
     config = _Recorded(read_json(path / "petl_config.json"), path)
     front_end = FrontEnd.from_preprocessor(read_json(path / "preprocessor_config.json"))
     if front_end.frames > _FRAMES_LIMIT:
-        raise UserError(f"{path / 'preprocessor_config.json'}: max_length {front_end.frames} is beyond {_FRAMES_LIMIT}")
-    state = _read_tensors(path / TENSORS)
+        longest = "max_length" if isinstance(front_end, AstFrontEnd) else "the longest input"
+        raise UserError(
+            f"{path / 'preprocessor_config.json'}: {longest} {front_end.frames} is beyond {_FRAMES_LIMIT} frames"
+        )
+    config.check_grid(front_end)
     model = load_backbone(
         backbone or config.backbone,
-        frames=front_end.frames,
-        positions=config.positions,  # type: ignore[arg-type]
+        frames=front_end.backbone_frames,
+        positions=config.positions,
         revision=config.revision if backbone is None else None,
+        **config.strides,
     )
     config.check_fit(model, backbone or config.backbone)
+    state = _read_tensors(path / TENSORS, config.weight_limit(model))
     config.check_size(model, sum(tensor.numel() for tensor in state.values()))
     classifier = AudioClassifier(attach(model, config.method, seed=0), config.labels, front_end, seed=0)
-    shapes = {_file_name(name): tuple(p.shape) for name, p in classifier.trainable().items()}
+    shapes = {_file_name(name): tuple(t.shape) for name, t in classifier.stored().items()}
     checked = checked_state(state, shapes, str(path / TENSORS))
-    classifier.load_adapter_state({name: checked[_file_name(name)] for name in classifier.trainable()})
+    classifier.load_adapter_state({name: checked[_file_name(name)] for name in classifier.stored()})
     return classifier.to(device).eval()
 
 
@@ -124,19 +133,19 @@ def _contents(
 ) -> dict[str, bytes]:
     adapted: Adapted = classifier.adapted
     method = adapted.method
-    sizes = adapted.config
+    shape = adapted.shape
     state = adapted.original_state()
-    name, revision = _origin(sizes, name, revision)
-    tensors = {_file_name(k): v.detach().cpu().contiguous().clone() for k, v in classifier.trainable().items()}
+    name, revision = _origin(adapted.config, name, revision)
+    tensors = {_file_name(k): v.detach().cpu().contiguous().clone() for k, v in classifier.stored().items()}
     recorded = {
         "schema": SCHEMA,
         "backbone": {
             "name": name,
             "revision": revision,
-            "model_type": sizes.model_type,
-            "hidden_size": sizes.hidden_size,
-            "num_hidden_layers": sizes.num_hidden_layers,
-            "positions": positions_mode(state),
+            "model_type": shape.family,
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            **_grid(shape, state),
             "fingerprint": fingerprint(state),
         },
         "method": method.to_flat(),
@@ -145,16 +154,20 @@ def _contents(
     }
     peft = adapter_config(
         method,
-        model_type=sizes.model_type,
-        hidden=sizes.hidden_size,
-        layers=sizes.num_hidden_layers,
+        shape=shape,
         name=name,
         revision=revision,
     )
     if not isinstance(card, str):
         trainable = sum(p.numel() for p in classifier.trainable().values())
         card = model_card(
-            method, labels=classifier.labels, backbone=name, revision=revision, trainable=trainable, card=card
+            method,
+            labels=classifier.labels,
+            backbone=name,
+            revision=revision,
+            trainable=trainable,
+            card=card,
+            frames=classifier.front_end.backbone_frames is not None,
         )
     return {
         "adapter_config.json": _json(peft),
@@ -163,6 +176,14 @@ def _contents(
         "preprocessor_config.json": _json(classifier.front_end.to_preprocessor()),
         "README.md": card.encode(),
     }
+
+
+def _grid(shape: BackboneShape, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `load_backbone` needs to make an AST of the same patches again; other families have none of it."""
+    if shape.family != AST_TYPE:
+        return {}
+    strides = {"frequency_stride": shape.frequency_stride, "time_stride": shape.time_stride}
+    return {"positions": positions_mode(state), **strides}
 
 
 def _origin(config: Any, name: str | None, revision: str | None) -> tuple[str, str | None]:
@@ -200,15 +221,31 @@ class _Recorded:
         self.labels: list[str] = labels
         self.backbone: str = backbone["name"]
         self.revision: str | None = str(backbone["revision"]) if backbone.get("revision") else None
-        self.positions: str = backbone.get("positions", "interpolate")
-        if self.positions not in ("interpolate", "zero"):
-            raise UserError(f"{self.where}: positions is {self.positions!r}; allowed: 'interpolate', 'zero'")
+        positions = backbone.get("positions", "interpolate")
+        if positions not in ("interpolate", "zero"):
+            raise UserError(f"{self.where}: positions is {positions!r}; allowed: 'interpolate', 'zero'")
+        self.positions: Positions = positions
+        self.strides: dict[str, int] = {}
+        for key in ("frequency_stride", "time_stride"):
+            value = backbone.get(key)
+            if value is None:
+                continue  # written before patches could be moved, or for a backbone without
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{self.where}: {key} is {value!r}; a whole number above 0 is needed")
+            self.strides[key] = value
+
+    def check_grid(self, front_end: FrontEnd) -> None:
+        """Refuse strides so small that the patches would fill the memory."""
+        area = front_end.frames * front_end.width
+        if math.prod(self.strides.values()) * _PATCH_LIMIT < area and self.strides:
+            raise UserError(f"{self.where}: strides {self.strides} cut the input into more than {_PATCH_LIMIT} patches")
 
     def check_fit(self, model: torch.nn.Module, name: str) -> None:
         """Refuse a backbone of other sizes or other weights than the one the adapter was trained on."""
-        sizes: Any = model.config
-        for key in ("model_type", "hidden_size", "num_hidden_layers"):
-            wanted, found = self.sizes.get(key), getattr(sizes, key)
+        shape = _shape(model)
+        sizes = {"model_type": shape.family, "hidden_size": shape.hidden, "num_hidden_layers": shape.layers}
+        for key, found in sizes.items():
+            wanted = self.sizes.get(key)
             if wanted != found:
                 raise UserError(
                     f"backbone '{name}' has {key} {found}, but the adapter was trained on '{self.backbone}' "
@@ -222,17 +259,25 @@ class _Recorded:
 
     def check_size(self, model: torch.nn.Module, stored: int) -> None:
         """Refuse a configuration of far more numbers than are stored, before making room for them."""
-        shape = BackboneShape.from_config(model.config.to_dict())  # type: ignore[operator,union-attr]
-        needed = trainable_parameters(self.method, shape, len(self.labels))
+        needed = trainable_parameters(self.method, _shape(model), len(self.labels))
         if needed > 2 * stored + 2**20:
             raise UserError(f"{self.where} describes {needed:,} trained numbers, but {stored:,} are stored")
 
+    def weight_limit(self, model: torch.nn.Module) -> int:
+        """Bytes that the tensors may take: fine-tuned backbones are as large as the backbone (in float64, twice)."""
+        own = 8 * backbone_parameters(_shape(model)) if self.method.trains_backbone else 0
+        return _WEIGHT_LIMIT + own
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+
+def _shape(model: torch.nn.Module) -> BackboneShape:
+    return BackboneShape.from_config(model.config.to_dict())  # type: ignore[operator,union-attr]
+
+
+def _read_tensors(path: Path, limit: int) -> dict[str, Tensor]:
     try:
-        if path.stat().st_size > _WEIGHT_LIMIT:
-            raise UserError(f"{path}: larger than {_WEIGHT_LIMIT >> 30} GB, which no adapter is")
-        return load(path.read_bytes())
+        if path.stat().st_size > limit:
+            raise UserError(f"{path}: larger than {limit >> 30} GB, which no adapter of this method is")
+        return load_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:

@@ -165,11 +165,16 @@ def check_output(directory: Path) -> None:
 
 def prepare_data(base: TrialConfig, view: View, interrupted: threading.Event) -> AudioData:
     """Read the data, with its features from the cache or computed now; Ctrl-C ends it between two clips."""
-    from petl.frontend import FrontEnd
+    from petl.frontend import AstFrontEnd, FrontEnd
+    from trainables import augment
     from trainables.data import open_data
 
     front_end = FrontEnd.from_preprocessor(read_front_end(base.backbone, base.revision))
     view.phase("reading the audio")
+    augment.check(base.aug, front_end)
+    for key in ("frequency_stride", "time_stride"):
+        if getattr(base, key) is not None and not isinstance(front_end, AstFrontEnd):
+            raise UserError(f"{key} moves the patches of a spectrogram, which backbone '{base.backbone}' does not have")
 
     def progress(done: int, total: int) -> None:
         if interrupted.is_set():
@@ -235,20 +240,25 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
     """What the report, the tracker and a later resume need to know; the keys are tabled in `search.report`."""
     described = data.describe()
     known = environment.versions()
+    moved = replace(
+        shape,
+        frequency_stride=base.frequency_stride or shape.frequency_stride,
+        time_stride=base.time_stride or shape.time_stride,
+    )
     return {
         "search_id": uuid.uuid4().hex,
         "space": space.source,
         "space_digest": space.digest(),
         "backbone": base.backbone,
         "backbone_revision": base.revision,
-        "backbone_params": backbone_parameters(shape, data.front_end.frames),
+        "backbone_params": backbone_parameters(moved, data.front_end.backbone_frames),
         "dataset": base.data.dataset,
         "data": base.data.path,
         "data_digest": data.digest,
         "splits": {split: facts["clips"] for split, facts in described["splits"].items()},
         "protocol": described["protocol"],
         "classes": len(data.labels),
-        "normalisation": f"mean {data.front_end.mean:.4f}, deviation {data.front_end.std:.4f} ({base.data.normalize})",
+        "normalisation": f"{data.front_end.normalisation} ({described['normalize']})",
         "frames": data.front_end.frames,
         "positions": _positions_note(base, shape, data),
         "bad_files": [{"file": b.name, "reason": f"{b.reason} ({b.detail})"} for b in data.bad_files],
@@ -261,11 +271,17 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
 
 
 def _positions_note(base: TrialConfig, shape: BackboneShape, data: AudioData) -> str:
+    if data.front_end.backbone_frames is None:
+        return f"relative: inputs of any length, here of at most {data.front_end.frames} frames of 10 ms"
     have, want = shape.max_frames, data.front_end.frames
-    if have == want:
+    moved = {"frequency": base.frequency_stride, "time": base.time_stride}
+    steps = "".join(f", {value} apart in {axis}" for axis, value in moved.items() if value is not None)
+    if have == want and not steps:
         return f"as pretrained, for {want} frames"
+    if have == want:
+        return f"pretrained for {have} frames, resized for patches{steps.removeprefix(',')}"
     how = "set to zero" if base.positions == "zero" else "cut" if want < have else "interpolated"
-    return f"{how}: pretrained for {have} frames, used for {want}"
+    return f"{how}: pretrained for {have} frames, used for {want}{steps}"
 
 
 def tags(record: SearchRecord) -> dict[str, str]:

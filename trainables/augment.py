@@ -5,8 +5,37 @@ Shapes: B clips, T frames, M mel bins.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+from petl.errors import ConfigError
+from petl.frontend import FrontEnd, ModelInput
+
+if TYPE_CHECKING:
+    from trainables.config import AugOptions
+
+
+def check(options: AugOptions, front_end: FrontEnd) -> None:
+    """Raise `ConfigError` when masks are asked for where there is no spectrogram to put them on."""
+    for name in ("freq_mask", "time_mask"):
+        if getattr(options, name) and not front_end.spectrogram:
+            raise ConfigError(
+                f"aug.{name} is {getattr(options, name)}, but the backbone reads waveforms, which have no spectrogram "
+                "to mask; set it to 0. With backbone_mode: train such backbones mask their own features "
+                "(mask_time_prob and mask_feature_prob of their config.json)",
+                f"aug.{name}",
+            )
+
+
+def augmented(x: ModelInput, options: AugOptions, front_end: FrontEnd, generator: torch.Generator) -> ModelInput:
+    """A batch of a front end with SpecAugment's masks on it; itself when there are none."""
+    if not (options.freq_mask or options.time_mask):
+        return x
+    values_BTM = x.values if front_end.time_axis == 1 else x.values.transpose(1, 2)
+    values_BTM = spec_augment(values_BTM, options.freq_mask, options.time_mask, generator)
+    return ModelInput(values_BTM if front_end.time_axis == 1 else values_BTM.transpose(1, 2), x.mask)
 
 
 def spec_augment(x_BTM: Tensor, freq_mask: int, time_mask: int, generator: torch.Generator | None = None) -> Tensor:

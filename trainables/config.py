@@ -7,6 +7,7 @@ frozen, checked object; `to_flat` gives back exactly the keys that are active fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -43,8 +44,14 @@ class DataOptions(Options):
     val_fraction: Fraction = 0.2
     test_fraction: Fraction = 0.2
     split_seed: Annotated[int, Field(ge=0)] = 0  # apart from `seed`, so that repeats of a trial share their split
-    frames: Annotated[int, Field(ge=16, le=4096)] | None = None  # None: what 99 % of the clips fit into, at most 1024
-    normalize: Literal["dataset", "backbone"] = "dataset"  # whose mean and deviation scale the features
+    # Of 10 ms. None: what 99 % of the clips fit into, but at most 1024 for an AST, 2000 for a waveform model, and the
+    # positions of a Whisper encoder.
+    frames: Annotated[int, Field(ge=16, le=4096)] | None = None
+    normalize: Literal["dataset", "backbone"] = "dataset"  # whose mean and deviation scale an AST's features
+    # Of waveforms. masked: to the longest clip of the batch, and the backbone is told, so that a clip gives the same
+    # whatever it is batched with; checkpoint: the same, but told only if preprocessor_config.json says so (the
+    # published base models: no); fixed: always to `frames`.
+    padding: Literal["masked", "checkpoint", "fixed"] = "masked"
     skip_bad_files: bool = False
 
 
@@ -64,7 +71,7 @@ class ScheduleOptions(Options):
 
 
 class AugOptions(Options):
-    """SpecAugment masks on the normalised features; 0 turns a mask off."""
+    """SpecAugment masks on the normalised features of spectrogram models; 0 turns a mask off."""
 
     freq_mask: Annotated[int, Field(ge=0, le=128)] = 0  # mel bins
     time_mask: Annotated[int, Field(ge=0)] = 0  # frames
@@ -98,6 +105,8 @@ class TrialConfig(Options):
     backbone: str = EMBEDDED  # hub id, local directory, or "embedded"
     revision: str | None = None
     positions: Literal["interpolate", "zero"] = "interpolate"  # "zero": as the published code trained
+    frequency_stride: PositiveInt | None = None  # of an AST's patches; None: the checkpoint's own
+    time_stride: PositiveInt | None = None
     epochs: PositiveInt = 27
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataOptions = DataOptions()
@@ -139,7 +148,8 @@ class TrialConfig(Options):
         return {**self.method.to_flat(), **{k: v for k, v in flat.items() if v is not None}}
 
 
-def trial_keys() -> list[KeyInfo]:
+@cache
+def trial_keys() -> tuple[KeyInfo, ...]:
     """Every dotted key a space may fix or sample."""
-    own = [i for i in keys_of(TrialConfig, _SECTIONS, renamed=_SHORT) if i.key != "method"]
-    return [*own, *method_keys()]
+    own = (i for i in keys_of(TrialConfig, _SECTIONS, renamed=_SHORT) if i.key != "method")
+    return (*own, *method_keys())

@@ -7,7 +7,7 @@ It runs alone or as one of several processes of an initialised `torch.distribute
 those of the whole group. Training continues exactly from a checkpoint: whatever is random in an epoch is drawn
 from (seed, epoch), never from where a generator happened to stand.
 
-Legend: B clips of a batch, T frames, M mel bins, C classes.
+Legend: B clips of a batch, C classes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from petl.model import AudioClassifier
 from trainables import batches, metrics
-from trainables.augment import spec_augment
+from trainables.augment import augmented
 from trainables.checkpoints import Checkpoint
 from trainables.config import TrialConfig
 from trainables.data import AudioData
@@ -41,7 +42,10 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Report:
-    """One finished epoch. `checkpoint` is what to continue from; `is_best` marks the best epoch so far."""
+    """One finished epoch. `checkpoint` is what to continue from; `is_best` marks the best epoch so far.
+
+    The optimiser's tensors in `checkpoint` are its own: write or copy them before asking for the next epoch.
+    """
 
     epoch: int
     metrics: dict[str, float]
@@ -64,7 +68,7 @@ def train(
         Diverged: when the training loss or a trained parameter is not finite after an epoch.
     """
     device = next(iter(model.parameters())).device
-    dtype, _ = choose(config.train.precision, device, model.head.in_features)
+    dtype, _ = choose(config.train.precision, device, model.adapted.shape.hidden)
     trained = model.trainable()
     optimizer = build_optimizer(config, trained)
     steps_per_epoch = math.ceil(data.size("train") / config.train.batch_size)
@@ -80,7 +84,7 @@ def train(
         started = time.perf_counter()
         waiting = batches.Waiting()
         model.train()
-        torch.manual_seed(int(batches.generator(config.seed, epoch, _rank()).initial_seed()) % (1 << 62))
+        _seed(int(batches.generator(config.seed, epoch, _rank()).initial_seed()) % (1 << 62), model)
         step = (epoch - 1) * steps_per_epoch
         sums = torch.zeros(2, device=device)  # loss and clips right; left on the device so that no step waits
         order = batches.shuffled(data.size("train"), config.seed, epoch)
@@ -91,13 +95,12 @@ def train(
         counted = [len(part) > 0 for part in mine]
         filled = [part if counts else batch[:1] for part, counts, batch in zip(mine, counted, wanted, strict=True)]
         loaded = batches.prefetched(lambda part: (part, data.batch("train", part)), filled, waiting)
-        for (part_B, x_BTM), counts, batch in zip(loaded, counted, wanted, strict=True):
-            if config.aug.freq_mask or config.aug.time_mask:
-                noise = batches.generator(config.seed, epoch, step, _rank())
-                x_BTM = spec_augment(x_BTM, config.aug.freq_mask, config.aug.time_mask, noise)
+        for (part_B, clean), counts, batch in zip(loaded, counted, wanted, strict=True):
+            noise = batches.generator(config.seed, epoch, step, _rank())
+            x = augmented(clean, config.aug, model.front_end, noise).to(device)
             _set_learning_rates(optimizer, config, step, steps_per_epoch)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits_BC = parallel(x_BTM.to(device))
+                logits_BC = parallel(x.values, x.mask)
             y_B = targets[part_B].to(device)
             # A sum over this worker's clips divided by the clips of all: after DDP's mean over the workers (hence
             # the factor) the gradient is that of the mean over the global batch, however it was shared out.
@@ -146,14 +149,15 @@ def train(
 def predict_split(config: TrialConfig, model: AudioClassifier, data: AudioData, split: str) -> tuple[Tensor, Tensor]:
     """Logits (clips, C) and targets of a whole split, in its order, the same on every worker; float32, CPU."""
     device = next(iter(model.parameters())).device
-    dtype, _ = choose(config.train.precision, device, model.head.in_features)
+    dtype, _ = choose(config.train.precision, device, model.adapted.shape.hidden)
     model.eval()
     parts = torch.arange(data.size(split)).split(config.train.eval_batch_size)
     mine = list(parts)[_rank() :: _world()]
     logits: list[Tensor] = []
-    for x_BTM in batches.prefetched(lambda part: data.batch(split, part), mine, batches.Waiting()):
+    for loaded in batches.prefetched(lambda part: data.batch(split, part), mine, batches.Waiting()):
+        x = loaded.to(device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits.append(model(x_BTM.to(device)).float().cpu())
+            logits.append(model(x.values, x.mask).float().cpu())
     seen = torch.cat(mine) if mine else torch.zeros(0, dtype=torch.long)
     logits_BC = torch.cat(logits) if logits else torch.zeros(0, len(data.labels))
     return metrics.gathered(logits_BC, data.targets(split)[seen], seen)
@@ -222,8 +226,19 @@ def _distributed(model: AudioClassifier, device: torch.device) -> nn.Module:
     if _world() == 1:
         return model
     return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        # A backbone in training mode may skip layers, or mask nothing: what it skips gets no gradient in that step.
+        find_unused_parameters=not model.adapted.method.frozen_eval,
     )
+
+
+def _seed(number: int, model: AudioClassifier) -> None:
+    """Where everything starts that draws from global generators: dropout, and transformers' own augmentation."""
+    torch.manual_seed(number)
+    if not model.adapted.method.frozen_eval:
+        np.random.seed(number % (1 << 32))  # noqa: NPY002 - the one that transformers masks and skips layers with
 
 
 def _rank() -> int:

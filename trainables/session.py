@@ -20,9 +20,9 @@ import petl
 from petl.frontend import FrontEnd
 from petl.hub import read_front_end
 from petl.model import AudioClassifier
-from trainables import metrics
+from trainables import augment, metrics
 from trainables.checkpoints import Checkpoint, CheckpointStore
-from trainables.config import DataOptions, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import AudioData, open_data
 from trainables.loop import Diverged, Monitor, Report, predict_split, train
 
@@ -43,7 +43,7 @@ class Session:
         self._store, self._device, self._cache_root, self._monitor = store, device, cache_root, monitor
         self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         self._backbones: dict[tuple[Any, ...], Any] = {}
-        self._data: dict[DataOptions, AudioData] = {}
+        self._data: dict[tuple[Any, ...], AudioData] = {}
         self._trial: str | None = None
         self._reports: Iterator[Report] | None = None
         self._model: AudioClassifier | None = None
@@ -125,14 +125,18 @@ class Session:
     def build(self, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
         """A freshly initialised model on the kept backbone, and the data."""
         data = self.data(config)
-        key = (config.backbone, config.revision, config.positions, data.front_end.frames)
+        augment.check(config.aug, data.front_end)
+        strides = {"frequency_stride": config.frequency_stride, "time_stride": config.time_stride}
+        frames = data.front_end.backbone_frames
+        key = (config.backbone, config.revision, config.positions, frames, *strides.values())
         if key not in self._backbones:
             self._backbones.clear()  # one at a time: they are the largest thing in the process
             backbone: nn.Module = petl.load_backbone(
                 config.backbone,
-                frames=data.front_end.frames,
+                frames=frames,
                 positions=config.positions,
                 revision=config.revision,
+                **strides,
             )
             self._backbones[key] = backbone.to(self._device)
         adapted = petl.attach(self._backbones[key], config.method, seed=config.seed)
@@ -143,11 +147,12 @@ class Session:
             raise
 
     def data(self, config: TrialConfig) -> AudioData:
-        """The data of this configuration, opened once."""
-        if config.data not in self._data:
+        """The data of this configuration as its backbone reads it, opened once."""
+        key = (config.data, config.backbone, config.revision)
+        if key not in self._data:
             front_end = FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision))
-            self._data[config.data] = open_data(config.data, front_end, cache_root=self._cache_root)
-        return self._data[config.data]
+            self._data[key] = open_data(config.data, front_end, cache_root=self._cache_root)
+        return self._data[key]
 
     def close(self) -> None:
         """Forget the trial in progress and give the backbone back as it was."""

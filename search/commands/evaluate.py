@@ -40,8 +40,9 @@ def evaluate_adapter(
 
     model = petl.load_adapter(adapter, backbone=backbone)
     config = _config(adapter, data_path, dataset, parse_assignments(assignments))
-    # The features come out of the cache raw; the adapter's own mean and deviation are applied to them.
-    options = config.data.model_copy(update={"normalize": "backbone", "frames": model.front_end.frames})
+    # The features come out of the cache raw; the adapter's own front end makes inputs of them.
+    own = {"normalize": "backbone", "frames": model.front_end.frames, "padding": "checkpoint"}
+    options = config.data.model_copy(update=own)
     data = open_data(options, model.front_end, whole=split == "all")
     part = "test" if split == "all" else split
     unknown = sorted(set(data.labels) - set(model.labels))

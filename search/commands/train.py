@@ -38,7 +38,7 @@ def train_again(trial: Path, output: Path | None, assignments: list[str], out: C
     session = Session(None, device, None, monitor)
     model, data = session.build(config)
     out.print(
-        f"{name} on {data.name}: {choose(config.train.precision, device, model.head.in_features)[1]}", markup=False
+        f"{name} on {data.name}: {choose(config.train.precision, device, model.adapted.shape.hidden)[1]}", markup=False
     )
     best = None
     for report in _reports(train(config, model, data, monitor=monitor)):

@@ -11,7 +11,7 @@ from torch import nn
 
 import petl
 from petl import AlreadyAttached, ConfigError, UserError, attach
-from petl.sites import UnknownBackbone
+from petl.families import UnknownBackbone
 from tests.petl.models import LAYERS, inputs, tiny_backbone, tiny_tagger, trained
 
 

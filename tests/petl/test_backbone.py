@@ -1,19 +1,35 @@
-"""Loading backbones: layouts, lengths, and everything that can be wrong with a directory."""
+"""Loading an AST: layouts, lengths, strides, and everything that can be wrong with a directory.
+
+Other families are in `test_backbone_families.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import ASTConfig, ASTModel
 
 from petl import UserError, load_backbone, read_config, read_front_end
 from petl.backbone import fingerprint, positions_mode
-from petl.counts import BackboneShape
-from tests.petl.models import HIDDEN, LAYERS, TINY_SHAPE, bits, inputs, tiny_backbone, tiny_checkpoint, tiny_tagger
+from petl.positions import Positions, resized_positions
+from petl.shape import BackboneShape
+from tests.petl.models import (
+    HIDDEN,
+    LAYERS,
+    TINY,
+    TINY_SHAPE,
+    bits,
+    inputs,
+    tiny_backbone,
+    tiny_checkpoint,
+    tiny_tagger,
+)
 
 V5_TO_V4 = [
     (r"^layers\.", "encoder.layer."),
@@ -85,6 +101,58 @@ def test_other_lengths(checkpoint: Path, frames: int, positions: str) -> None:
         assert torch.equal(own[name][:, :2], loaded[name][:, :2])
 
 
+@pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (5, None), (None, 4), (16, 7)])
+@pytest.mark.parametrize("positions", ["interpolate", "zero"])
+def test_other_strides(
+    checkpoint: Path, frequency_stride: int | None, time_stride: int | None, positions: Positions
+) -> None:
+    model = load_backbone(
+        str(checkpoint), frames=50, positions=positions, frequency_stride=frequency_stride, time_stride=time_stride
+    )
+    wanted = replace(TINY_SHAPE, max_frames=50, frequency_stride=frequency_stride or 10, time_stride=time_stride or 10)
+    assert BackboneShape.from_config(model.config.to_dict()) == wanted
+    assert model(inputs(frames=50)).last_hidden_state.shape == (2, wanted.tokens(), HIDDEN)
+    name = "embeddings.position_embeddings"
+    own, loaded = bits(tiny_backbone()), bits(model)
+    assert torch.equal(loaded[name], resized_positions(own[name], TINY_SHAPE.grid(), wanted.grid(), positions))
+    assert fingerprint(loaded) == fingerprint(own)
+    # The same as an AST that was built with these strides.
+    built = ASTModel(
+        ASTConfig(**{**TINY, "max_length": 50}, **_strides(wanted)),
+    ).eval()
+    built.load_state_dict(loaded)
+    assert torch.equal(built(inputs(frames=50)).last_hidden_state, model(inputs(frames=50)).last_hidden_state)
+
+
+def _strides(shape: BackboneShape) -> dict[str, int]:
+    return {"frequency_stride": shape.frequency_stride, "time_stride": shape.time_stride}
+
+
+def test_strides_that_keep_the_grid(checkpoint: Path) -> None:
+    """16 of 32 mel bins from patch to patch give two rows, as 10 do: the rows lie elsewhere all the same."""
+    model = load_backbone(str(checkpoint), frequency_stride=16)
+    assert TINY_SHAPE.grid() == replace(TINY_SHAPE, frequency_stride=16).grid()
+    assert not torch.equal(model(inputs()).last_hidden_state, tiny_backbone()(inputs()).last_hidden_state)
+    assert model.embeddings.patch_embeddings.projection.stride == (16, 10)
+
+
+def test_strides_that_make_no_sense(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="time_stride is 0"):
+        load_backbone(str(checkpoint), time_stride=0)
+
+
+def test_patch_sizes_written_as_pairs(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "patch_size": [16, 16]}))
+    assert torch.equal(load_backbone(str(checkpoint))(inputs()).last_hidden_state, tiny_backbone()(inputs())[0])
+
+
+def test_loading_leaves_random_numbers_alone(checkpoint: Path) -> None:
+    before = torch.random.get_rng_state()
+    load_backbone(str(checkpoint), frames=90)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_lengths_below_a_patch(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="15 frames are shorter than one patch"):
         load_backbone(str(checkpoint), frames=15)
@@ -119,10 +187,11 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[1]", "holds a list"),
         ("[" * 100_000, "not valid JSON"),
-        ('{"model_type": "wav2vec2"}', "of type 'wav2vec2', not an AST; supported: 'audio-spectrogram-transformer'"),
+        ('{"model_type": "bert"}', "of type 'bert', which has no table of sites; supported: audio-spectrogram-transf"),
+        ('{"model_type": "wav2vec2"}', "do not fit its config.json"),
         ("\x00\x01", "not valid JSON"),
     ],
-    ids=["cut", "list", "deep", "wav2vec2", "binary"],
+    ids=["cut", "list", "deep", "bert", "wav2vec2", "binary"],
 )
 def test_broken_configurations(checkpoint: Path, text: str, said: str) -> None:
     (checkpoint / "config.json").write_text(text)

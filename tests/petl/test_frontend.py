@@ -15,7 +15,7 @@ import torch
 from transformers import ASTFeatureExtractor
 
 from petl.errors import UserError
-from petl.frontend import AudioError, FrontEnd, clip_features, decode, fbank, model_input
+from petl.frontend import AstFrontEnd, AudioError, FrontEnd, clip_features, decode, fbank
 
 
 def _noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
@@ -29,7 +29,7 @@ def _noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("bins", [128, 64])
 def test_raw_features_are_transformers_own(seconds: float, bins: int) -> None:
     wave_S = _noise(seconds)
-    front_end = FrontEnd(mel_bins=bins)
+    front_end = AstFrontEnd(mel_bins=bins)
     ours_TM = fbank(torch.from_numpy(wave_S), front_end)
     extractor = ASTFeatureExtractor(do_normalize=False, num_mel_bins=bins, max_length=len(ours_TM))
     theirs_TM = extractor(wave_S, sampling_rate=16000, return_tensors="pt")["input_values"][0]
@@ -42,10 +42,10 @@ def test_raw_features_are_transformers_own(seconds: float, bins: int) -> None:
 @pytest.mark.parametrize(("mean", "std"), [(-4.2677393, 4.5689974), (-6.6268077, 5.358466), (0.0, 0.5)])
 def test_model_input_is_transformers_own(frames: int, mean: float, std: float) -> None:
     wave_S = _noise(1.28)
-    front_end = FrontEnd(frames=frames, mean=mean, std=std)
+    front_end = AstFrontEnd(frames=frames, mean=mean, std=std)
     extractor = ASTFeatureExtractor(**front_end.to_preprocessor())
     theirs_TM = extractor(wave_S, sampling_rate=16000, return_tensors="pt")["input_values"][0]
-    ours_TM = model_input(fbank(torch.from_numpy(wave_S), front_end), front_end)
+    ours_TM = front_end.collate([fbank(torch.from_numpy(wave_S), front_end)]).values[0]
     assert ours_TM.shape == (frames, 128)
     assert torch.equal(ours_TM, theirs_TM)
 
@@ -93,7 +93,7 @@ def _raises(reason: str, *args: object) -> AudioError:
 
 
 def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
-    front_end = FrontEnd()
+    front_end = AstFrontEnd()
     assert "no such file" in _raises("unreadable", tmp_path / "none.wav", front_end).detail
 
     (tmp_path / "text.wav").write_text("this is not sound" * 20)
@@ -140,24 +140,28 @@ def test_an_audio_error_crosses_processes() -> None:
 
 
 def test_preprocessor_config_round_trip(tmp_path: Path) -> None:
-    front_end = FrontEnd(frames=500, mean=-6.5, std=5.25)
+    front_end = AstFrontEnd(frames=500, mean=-6.5, std=5.25)
     assert FrontEnd.from_preprocessor(front_end.to_preprocessor()) == front_end
     ASTFeatureExtractor(**front_end.to_preprocessor()).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert FrontEnd.from_preprocessor(saved) == front_end
-    assert FrontEnd.from_preprocessor({}) == FrontEnd()
+    assert FrontEnd.from_preprocessor({}) == AstFrontEnd()
 
 
 def test_an_extractor_that_does_not_normalise(tmp_path: Path) -> None:
     front_end = FrontEnd.from_preprocessor({"do_normalize": False, "max_length": 40})
     features_TM = fbank(torch.from_numpy(_noise(0.3)), front_end)
-    assert torch.equal(model_input(features_TM, front_end)[: len(features_TM)], features_TM)
+    assert torch.equal(front_end.collate([features_TM]).values[0][: len(features_TM)], features_TM)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "feature_extractor_type is 'Wav2Vec2"),
+        ({"feature_extractor_type": "ClapFeatureExtractor"}, "feature_extractor_type is 'Clap.*'; known are AST"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "padding_value": 1}, "padding_value is 1; only 0"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 0}, "sample_rate is 0"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": 4000}, "n_fft 4000 is more than"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor", "nb_max_frames": 5}, "must be even"),
         ({"sampling_rate": "fast"}, "a value is not a number"),
         ({"std": 0.0}, "std 0.0 must be finite, and std above 0"),
         ({"max_length": 0}, "frames is 0; it must be at least 1"),
@@ -169,10 +173,10 @@ def test_a_wrong_preprocessor_config_is_refused(values: dict[str, object], said:
 
 
 def test_the_digest_names_the_raw_features() -> None:
-    assert FrontEnd(frames=10, mean=1.0, std=2.0).digest() == FrontEnd().digest()
-    assert FrontEnd(mel_bins=64).digest() != FrontEnd().digest() != FrontEnd(sample_rate=8000).digest()
+    assert AstFrontEnd(frames=10, mean=1.0, std=2.0).digest() == AstFrontEnd().digest()
+    assert AstFrontEnd(mel_bins=64).digest() != AstFrontEnd().digest() != AstFrontEnd(sample_rate=8000).digest()
 
 
 def test_the_module_needs_no_torch_until_used() -> None:
-    code = "import sys, petl.frontend as f; f.FrontEnd().digest(); sys.exit('torch' in sys.modules)"
+    code = "import sys, petl.frontend as f; f.AstFrontEnd().digest(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

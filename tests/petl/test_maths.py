@@ -11,17 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from petl import Adapted, attach
-from petl.methods.bottleneck import Bottleneck
+from petl.config import MoaOptions
+from petl.layout import Layout, Tokens
+from petl.methods.blocks.bottleneck import Bottleneck
 from petl.methods.dense_moa import DenseMoa
 from petl.methods.lora import Lora
 from petl.methods.soft_moa import SoftMoa
 from tests.petl.models import HIDDEN, inputs, tiny_backbone, trained
 
 B, N, D, R, E, S = 2, 7, 12, 5, 3, 2
+PLAIN = Layout.sequence(N)
 
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+def _mixture(
+    kind: Callable[..., nn.Module], hidden: int = D, experts: int = E, slots: int = S, **options: Any
+) -> nn.Module:
+    """A mixture of bottlenecks of width R, or of the width that a `reduction` among the options gives."""
+    options = {"reduction": D / R, **options}
+    return kind(MoaOptions(experts=experts, slots=slots, **options), hidden, Tokens(0, 0), _generator())
 
 
 def _double(module: nn.Module) -> nn.Module:
@@ -36,7 +47,8 @@ def _double(module: nn.Module) -> nn.Module:
 def _same(module: nn.Module, by_hand: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> None:
     """Equal outputs, and equal gradients for the input and every parameter."""
     results = []
-    for function in (module, lambda x: by_hand(module, x)):
+    takes_layout = not isinstance(module, Lora)
+    for function in (lambda x: module(x, PLAIN) if takes_layout else module(x), lambda x: by_hand(module, x)):
         x_leaf = x.clone().requires_grad_(True)
         module.zero_grad()
         y = function(x_leaf)
@@ -70,7 +82,7 @@ def test_bottleneck(activation: str) -> None:
         hidden = _gelu(hidden) if activation == "gelu" else hidden.clamp(min=0)
         return hidden @ m.up.weight.T + m.up.bias
 
-    _same(_double(Bottleneck(D, R, activation, _generator())), by_hand, _x())
+    _same(_double(Bottleneck(D, R, _generator(), activation=activation)), by_hand, _x())
 
 
 @pytest.mark.parametrize("alpha", [16.0, 1.0])
@@ -99,7 +111,7 @@ def test_dense_moa() -> None:
                 out.append(_sum(torch.exp(scores[i] - top) * _expert(m.experts, i, x[b, n]) for i in range(E)))
         return torch.stack(out).view(B, N, D)
 
-    _same(_double(DenseMoa(D, R, E, _generator())), by_hand, _x())
+    _same(_double(_mixture(DenseMoa)), by_hand, _x())
 
 
 @pytest.mark.parametrize("normalize", ["none", "soft_moe", "published"])
@@ -130,92 +142,122 @@ def test_soft_moa(normalize: str) -> None:
                 out.append(_sum(logits[t, i, j].exp() / total * filled[i, j] for i in range(E) for j in range(S)))
         return torch.stack(out).view(B, N, D)
 
-    _same(_double(SoftMoa(D, R, E, S, normalize, _generator())), by_hand, _x())
+    _same(_double(_mixture(SoftMoa, normalize=normalize)), by_hand, _x())
 
 
 def test_soft_moe_normalisation_bounds_the_logits_and_published_shrinks_the_slots() -> None:
     x = 100 * _x().float()
-    modules = {n: SoftMoa(D, R, E, S, n, _generator()) for n in ("none", "soft_moe", "published")}
+    modules: dict[str, Any] = {n: _mixture(SoftMoa, normalize=n) for n in ("none", "soft_moe", "published")}
     seen: dict[str, Tensor] = {}
     for name, module in modules.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module.experts, "each", partial(seen.setdefault, name))
-            module(x)
+            module(x, PLAIN)
     assert seen["published"].norm(dim=-1).max() <= 1.001
     assert seen["soft_moe"].norm(dim=-1).mean() > 10
 
 
 def test_phi_is_drawn_with_the_published_deviation() -> None:
-    phi = SoftMoa(768, 6, 7, 1, "none", _generator()).phi
-    assert phi.std().item() == pytest.approx(0.0509, rel=0.03)
+    module: Any = _mixture(SoftMoa, 768, 7, 1, reduction=128.0)
+    assert module.phi.std().item() == pytest.approx(0.0509, rel=0.03)
 
 
 def test_soft_moa_equals_the_mean_of_tokens_where_logits_are_flat() -> None:
-    module = SoftMoa(D, R, 1, 1, "none", _generator())
+    module: Any = _mixture(SoftMoa, experts=1, slots=1)
     with torch.no_grad():
         module.phi.zero_()
         module.experts.up.weight.normal_(generator=_generator())
     x = _x().float()
     expected = _expert(module.experts, 0, x.mean(1)).unsqueeze(1).expand(B, N, D)
-    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x, PLAIN), expected)
 
 
 # Placement: one layer of the adapted model against the layer's equation.
 
+Module = Callable[[Tensor], Tensor]
+Rule = Callable[[Module, Tensor], Tensor]
+"""(sub-layer F, its input u) -> what is added to the residual stream."""
+TOKENS = 9
+LAYOUT = Layout(2, 0, TOKENS - 2, (1, TOKENS - 2))
 
-def _layer_by_hand(
-    adapted: Adapted,
-    x: Tensor,
-    attention: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ffn: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """X̂ = X + f(MHSA(u), u), X' = X̂ + g(FFN(v), v), on modules without hooks."""
+
+def _layer_by_hand(adapted: Adapted, x: Tensor, attention: Rule | None = None, ffn: Rule | None = None) -> Tensor:
+    """X̂ = X + attention(MHSA, u), X' = X̂ + ffn(FFN, v), on modules without hooks."""
     layer: Any = adapted.backbone.layers[1]
+
+    def attend(u: Tensor) -> Tensor:
+        return layer.attention.forward(u)[0]
+
     u = layer.layernorm_before(x)
-    a = layer.attention.forward(u)[0]
-    x = x + (attention(a, u) if attention else a)
+    x = x + (attention(attend, u) if attention else attend(u))
     v = layer.layernorm_after(x)
-    f = layer.mlp.forward(v)
-    return x + (ffn(f, v) if ffn else f)
+    return x + (ffn(layer.mlp.forward, v) if ffn else layer.mlp.forward(v))
 
 
 def _adapted(flat: dict[str, Any]) -> tuple[Adapted, Tensor]:
     adapted = trained(attach(tiny_backbone(), flat, seed=0))
-    return adapted, torch.randn(2, 9, HIDDEN, generator=_generator())
+    adapted._tokens.current = LAYOUT  # a forward pass of the whole model would set it
+    return adapted, torch.randn(2, TOKENS, HIDDEN, generator=_generator())
 
 
-def _module(adapted: Adapted, path: str) -> nn.Module:
-    return adapted.added.get_submodule(f"layers.1.{path}")
+def _module(adapted: Adapted, path: str) -> Module:
+    module = adapted.added.get_submodule(f"layers.1.{path}")
+    return lambda x: module(x, LAYOUT)
 
 
 def _close(adapted: Adapted, x: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(adapted.backbone.layers[1](x), expected, rtol=1e-5, atol=1e-5)
 
 
-PLACEMENTS: dict[tuple[str, bool], Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]] = {
-    ("parallel", False): lambda A: lambda y, u: y + A(u),
-    ("parallel", True): lambda A: lambda y, u: y + A(u) + u,
-    ("sequential", False): lambda A: lambda y, u: A(y),
-    ("sequential", True): lambda A: lambda y, u: y + A(y),
+PLACEMENTS: dict[tuple[str, str | None, bool | None], Callable[[Module], Rule]] = {
+    ("parallel", None, None): lambda A: lambda F, u: F(u) + A(u),
+    ("parallel", None, False): lambda A: lambda F, u: F(u) + A(u),
+    ("parallel", "before", True): lambda A: lambda F, u: F(u) + A(u) + u,
+    ("parallel", "after", None): lambda A: lambda F, u: F(u) + A(F(u)),
+    ("sequential", None, None): lambda A: lambda F, u: F(u) + A(F(u)),
+    ("sequential", None, False): lambda A: lambda F, u: A(F(u)),
+    ("sequential", "after", True): lambda A: lambda F, u: F(u) + A(F(u)),
+    ("sequential", "before", None): lambda A: lambda F, u: F(A(u) + u) + A(u),
+    ("sequential", "before", False): lambda A: lambda F, u: F(A(u)) + A(u),
 }
 
 
-@pytest.mark.parametrize(("placement", "residual"), PLACEMENTS, ids=str)
+@pytest.mark.parametrize(("placement", "order", "residual"), PLACEMENTS, ids=str)
 @pytest.mark.parametrize("location", ["ffn", "attention", "both"])
-def test_adapter_placements(placement: str, residual: bool, location: str) -> None:
-    adapted, x = _adapted(
-        {
-            "method": "adapter",
-            "adapter.width": 4,
-            "adapter.location": location,
-            "adapter.placement": placement,
-            "adapter.residual": residual,
-        }
-    )
-    rule = PLACEMENTS[placement, residual]
+def test_adapter_placements(placement: str, order: str | None, residual: bool | None, location: str) -> None:
+    flat = {
+        "method": "adapter",
+        "adapter.width": 4,
+        "adapter.location": location,
+        "adapter.placement": placement,
+        "adapter.order": order,
+        "adapter.residual": residual,
+    }
+    adapted, x = _adapted({key: value for key, value in flat.items() if value is not None})
+    rule = PLACEMENTS[placement, order, residual]
     at = rule(_module(adapted, "attention.adapter")) if location != "ffn" else None
     fa = rule(_module(adapted, "mlp.adapter")) if location != "attention" else None
     _close(adapted, x, _layer_by_hand(adapted, x, at, fa))
+
+
+def test_adapters_of_a_hydra() -> None:
+    flat = {"method": "adapter", "adapter.width": 4, "adapter.location": "both", "adapter.placement": "hydra"}
+    adapted, x = _adapted(flat)
+
+    def rule(site: str) -> Rule:
+        s, p = _module(adapted, f"{site}.adapter.sequential"), _module(adapted, f"{site}.adapter.parallel")
+        return lambda F, u: F(u) + s(F(u)) + p(u)
+
+    _close(adapted, x, _layer_by_hand(adapted, x, rule("attention"), rule("mlp")))
+
+
+def test_mixed_adapters_of_aat() -> None:
+    """Sequential with a skip at the attention, parallel without one at the feed-forward."""
+    flat = {"method": "adapter", "adapter.width": 4, "adapter.location": "both", "adapter.placement": "mixed"}
+    adapted, x = _adapted(flat)
+    S, M = _module(adapted, "attention.adapter"), _module(adapted, "mlp.adapter")
+    expected = _layer_by_hand(adapted, x, lambda F, u: F(u) + S(F(u)), lambda F, v: F(v) + M(v))
+    _close(adapted, x, expected)
 
 
 def test_residual_defaults_to_sequential_only() -> None:
@@ -246,27 +288,21 @@ def test_adapter_beside_the_whole_layer() -> None:
 
 
 @pytest.mark.parametrize("method", ["dense_moa", "soft_moa"])
-@pytest.mark.parametrize("location", ["attention", "ffn", "both"])
-@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("location", "legacy"), [("attention", False), ("attention", True), ("ffn", False), ("both", False)]
+)
 def test_mixture_is_added_once_unless_legacy(method: str, location: str, legacy: bool) -> None:
-    adapted, x = _adapted(
-        {
-            "method": method,
-            "moa.experts": 2,
-            "moa.reduction": 8,
-            "moa.location": location,
-            "moa.legacy_double_add": legacy,
-        }
-    )
+    flat = {"method": method, "moa.experts": 2, "moa.reduction": 8, "moa.location": location}
+    adapted, x = _adapted({**flat, "moa.legacy_double_add": True} if legacy else flat)
     kept: dict[str, Tensor] = {}
 
-    def at_attention(y: Tensor, u: Tensor) -> Tensor:
+    def at_attention(F: Module, u: Tensor) -> Tensor:
         kept["moa"] = _module(adapted, f"attention.{method}")(u)
-        return y + kept["moa"]
+        return F(u) + kept["moa"]
 
-    fa = (lambda y, v: y + _module(adapted, f"mlp.{method}")(v)) if location != "attention" else None
+    fa = (lambda F, v: F(v) + _module(adapted, f"mlp.{method}")(v)) if location != "attention" else None
     expected = _layer_by_hand(adapted, x, at_attention if location != "ffn" else None, fa)
-    if legacy and location == "attention":  # the published code's bug, only there
+    if legacy:  # the published code's bug, where the attention is the only site
         expected = expected + kept["moa"]
     _close(adapted, x, expected)
 
@@ -303,7 +339,8 @@ def test_methods_on_one_module_run_in_the_order_written() -> None:
         adapted, x = _adapted({"method": method, **options, **moa})
         A, M = _module(adapted, "attention.adapter"), _module(adapted, "attention.soft_moa")
 
-        def rule(y: Tensor, u: Tensor, A: nn.Module = A, M: nn.Module = M, method: str = method) -> Tensor:
+        def rule(F: Module, u: Tensor, A: Module = A, M: Module = M, method: str = method) -> Tensor:
+            y = F(u)
             if method.startswith("soft"):
                 y = y + M(u)
                 return y + A(y)

@@ -10,11 +10,11 @@ import soundfile
 import torch
 
 from petl import AudioClassifier, Prediction, UserError, attach
-from petl.frontend import FrontEnd, clip_features, model_input
-from petl.model import pooled
+from petl.frontend import AstFrontEnd, clip_features
+from petl.pooling import pooled
 from tests.petl.models import FRAMES, HIDDEN, LABELS, MELS, inputs, tiny_backbone, trained
 
-FRONT_END = FrontEnd(mel_bins=MELS, frames=FRAMES)
+FRONT_END = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
 
 
 def _classifier(seed: int = 0, **options: str) -> AudioClassifier:
@@ -29,29 +29,19 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.wav"
 
 
-def test_pooling() -> None:
-    x = torch.arange(2 * 5 * 3, dtype=torch.float32).view(2, 5, 3)
-    assert torch.equal(pooled(x, "cls"), x[:, 0])
-    assert torch.equal(pooled(x, "cls+dist"), (x[:, 0] + x[:, 1]) / 2)
-    assert torch.equal(pooled(x, "patches"), (x[:, 2] + x[:, 3] + x[:, 4]) / 3)
-    assert torch.equal(pooled(x, "mean"), x.sum(1) / 5)
-    with pytest.raises(ValueError, match="unknown pooling"):
-        pooled(x, "median")
-
-
 @pytest.mark.parametrize("pooling", ["mean", "cls", "cls+dist", "patches"])
 def test_logits(pooling: str) -> None:
     model = trained(_classifier(pooling=pooling))
     logits = model(inputs())
     tokens = model.adapted(inputs()).last_hidden_state
-    assert torch.equal(logits, model.head(pooled(tokens, pooling)))
+    assert torch.equal(logits, model.head(pooled(tokens, model.adapted.layout, pooling)))
     assert logits.shape == (2, 3)
 
 
 def test_cls_and_distillation_is_the_backbones_own_pooling() -> None:
     model = _classifier(pooling="cls+dist")
     out = model.adapted(inputs())
-    assert torch.equal(pooled(out.last_hidden_state, "cls+dist"), out.pooler_output)
+    assert torch.equal(pooled(out.last_hidden_state, model.adapted.layout, "cls+dist"), out.pooler_output)
 
 
 def test_the_head_trains_and_is_seeded() -> None:
@@ -84,7 +74,7 @@ def test_predicting_a_file(clip: Path) -> None:
     model = trained(_classifier()).train()
     found = model.predict(clip)
     assert isinstance(found, Prediction)
-    features = model_input(clip_features(clip, FRONT_END), FRONT_END)
+    features = FRONT_END.collate([clip_features(clip, FRONT_END)]).values[0]
     expected = model.eval()(features.unsqueeze(0)).softmax(-1)[0]
     torch.testing.assert_close(torch.tensor([found.probabilities[name] for name in LABELS]), expected)
     assert found.label == LABELS[int(expected.argmax())]
@@ -131,4 +121,4 @@ def test_labels(labels: list[str]) -> None:
 
 def test_a_front_end_of_another_length() -> None:
     with pytest.raises(UserError, match=r"gives 100 frames of 32 mel bins, .* loaded for 64 of 32"):
-        AudioClassifier(attach(tiny_backbone(), {}), LABELS, FrontEnd(mel_bins=MELS, frames=100))
+        AudioClassifier(attach(tiny_backbone(), {}), LABELS, AstFrontEnd(mel_bins=MELS, frames=100))

@@ -1,4 +1,4 @@
-"""Position embeddings for other input lengths."""
+"""Position embeddings for other patch grids."""
 
 from __future__ import annotations
 
@@ -58,6 +58,42 @@ def test_zero_is_the_published_behaviour(positions: Tensor) -> None:
     assert new.shape == (1, 2 + F * 5, D) and not new.any()
 
 
-def test_frequency_rows_are_fixed(positions: Tensor) -> None:
-    with pytest.raises(ValueError, match="frequency rows"):
-        resized_positions(positions, (F, T), (F + 1, T))
+@pytest.mark.parametrize("rows", [1, 2])
+def test_fewer_rows_are_cut_from_the_centre(positions: Tensor, rows: int) -> None:
+    new = resized_positions(positions, (F, T), (rows, T))
+    start = F // 2 - rows // 2
+    assert torch.equal(new[0, 2:].view(rows, T, D), _grid(positions, T)[start : start + rows])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (5, 16), (2, 16), (2, 4)])
+def test_both_axes(positions: Tensor, rows: int, columns: int) -> None:
+    """Each axis by its own rule: a linear map along time, then one along frequency."""
+    new = resized_positions(positions, (F, T), (rows, columns))
+    grid = _grid(positions, T).numpy()
+    along_time = np.stack([[_line(grid[f, :, d], columns) for d in range(D)] for f in range(F)])  # (F, D, columns)
+    by_hand = np.stack(
+        [[_line(along_time[:, d, t], rows) for d in range(D)] for t in range(columns)]
+    )  # (columns, D, rows)
+    assert torch.equal(new[:, :2], positions[:, :2])
+    got = new[0, 2:].view(rows, columns, D).numpy()
+    np.testing.assert_allclose(got, by_hand.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
+
+
+def _line(values: np.ndarray, size: int) -> np.ndarray:
+    have = len(values)
+    if size < have:
+        return values[have // 2 - size // 2 :][:size]
+    return np.interp((np.arange(size) + 0.5) * have / size - 0.5, np.arange(have), values)
+
+
+def test_square_grids_of_image_models() -> None:
+    """AAT on DeiT: 24 x 24 for 512 frames is 12 rows from the middle, and 50 columns interpolated from 24."""
+    table = torch.arange(24.0).repeat_interleave(24).view(1, -1, 1)  # the row's own number
+    new = resized_positions(torch.cat([torch.tensor([[[-1.0], [-2.0]]]), table], dim=1), (24, 24), (12, 50))
+    assert new[0, :2, 0].tolist() == [-1, -2]
+    torch.testing.assert_close(new[0, 2:, 0].view(12, 50), torch.arange(6.0, 18.0).view(12, 1).expand(12, 50))
+
+
+def test_precision_is_kept(positions: Tensor) -> None:
+    new = resized_positions(positions.double(), (F, T), (F + 1, T + 4))
+    assert new.dtype == torch.float64

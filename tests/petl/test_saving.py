@@ -17,8 +17,9 @@ from torch.nn import functional
 from transformers import ASTFeatureExtractor
 
 from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
-from petl.frontend import FrontEnd
-from petl.model import pooled
+from petl.frontend import AstFrontEnd
+from petl.layout import Layout
+from petl.pooling import pooled
 from tests.petl.models import CASES, LABELS, MELS, Case, inputs, tiny_checkpoint, trained
 
 FRAMES = 40  # other than the checkpoint's, so that positions are cut
@@ -29,7 +30,7 @@ FILES = {
     "preprocessor_config.json",
     "README.md",
 }
-LORA_CASES = [case for case in CASES if case.flat["method"] == "lora"]
+LORA_CASES = [case for case in CASES if case.flat["method"] == "lora" and not case.flat.get("lora.shared")]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _classifier(checkpoint: Path, flat: dict[str, Any], positions: Any = "interpolate") -> AudioClassifier:
     backbone = load_backbone(str(checkpoint), frames=FRAMES, positions=positions)
-    front_end = FrontEnd(mel_bins=MELS, frames=FRAMES, mean=-3.25, std=2.5)
+    front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES, mean=-3.25, std=2.5)
     model = AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)
     return trained(model).eval()
 
@@ -62,9 +63,37 @@ def test_round_trip(case: Case, checkpoint: Path, tmp_path: Path) -> None:
     assert not loaded.training and loaded.labels == LABELS and loaded.front_end == model.front_end
     assert loaded.adapted.method == model.adapted.method
     tensors = load_file(directory / "adapter_model.safetensors")
-    assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in model.trainable().values())
+    assert sum(t.numel() for t in tensors.values()) == sum(t.numel() for t in model.stored().values())
     recorded = json.loads((directory / "petl_config.json").read_text())
     assert recorded["metadata"] == {"trial": "t0001"} and recorded["method"] == case.method.to_flat()
+
+
+def test_patch_strides_are_remembered(checkpoint: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(checkpoint), frames=FRAMES, frequency_stride=8, time_stride=6)
+    front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
+    model = AudioClassifier(attach(backbone, {"method": "linear"}, seed=1), LABELS, front_end, seed=1).eval()
+    directory = save_adapter(tmp_path / "a", model)
+    assert torch.equal(load_adapter(directory)(inputs(frames=FRAMES)), model(inputs(frames=FRAMES)))
+    recorded = json.loads((directory / "petl_config.json").read_text())
+    assert recorded["backbone"]["time_stride"] == 6
+    recorded["backbone"]["time_stride"] = "6"
+    (directory / "petl_config.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match="time_stride is '6'"):
+        load_adapter(directory)
+    recorded["backbone"] |= {"time_stride": 1, "frequency_stride": 1}
+    (directory / "petl_config.json").write_text(json.dumps(recorded))
+    values = json.loads((directory / "preprocessor_config.json").read_text())
+    (directory / "preprocessor_config.json").write_text(json.dumps({**values, "max_length": 60_000}))
+    with pytest.raises(UserError, match="more than 131072 patches"):
+        load_adapter(directory)
+
+
+def test_adapters_of_before_strides_were_recorded_load(saved: Path) -> None:
+    expected = load_adapter(saved)(inputs(frames=FRAMES))
+    recorded = json.loads((saved / "petl_config.json").read_text())
+    del recorded["backbone"]["frequency_stride"], recorded["backbone"]["time_stride"]
+    (saved / "petl_config.json").write_text(json.dumps(recorded))
+    assert torch.equal(load_adapter(saved)(inputs(frames=FRAMES)), expected)
 
 
 def test_zero_positions_are_remembered(checkpoint: Path, tmp_path: Path) -> None:
@@ -89,7 +118,8 @@ def test_lora_loads_in_plain_peft(case: Case, checkpoint: Path, tmp_path: Path) 
     adapted = PeftModel.from_pretrained(load_backbone(str(checkpoint), frames=FRAMES), str(directory)).eval()
     tensors = load_file(directory / "adapter_model.safetensors")
     tokens = adapted(input_values=inputs(frames=FRAMES)).last_hidden_state
-    logits = functional.linear(pooled(tokens, model.pooling), tensors["head.weight"], tensors["head.bias"])
+    layout = Layout(model.adapted.family.special, 0, tokens.shape[1] - model.adapted.family.special, (1, 1))
+    logits = functional.linear(pooled(tokens, layout, model.pooling), tensors["head.weight"], tensors["head.bias"])
     assert torch.equal(logits, load_adapter(directory)(inputs(frames=FRAMES)))
     # peft trains, saves and merges exactly our tensors.
     ours = {n for n in tensors if not n.startswith("head.")}
@@ -229,7 +259,7 @@ def test_a_relative_directory_is_recorded_in_full(
 
 def test_the_embedded_backbone(tmp_path: Path) -> None:
     model = AudioClassifier(
-        attach(load_backbone(frames=100), {"method": "linear"}, seed=0), LABELS, FrontEnd(frames=100), seed=0
+        attach(load_backbone(frames=100), {"method": "linear"}, seed=0), LABELS, AstFrontEnd(frames=100), seed=0
     )
     directory = save_adapter(tmp_path / "a", model)
     assert json.loads((directory / "petl_config.json").read_text())["backbone"]["name"] == "embedded"
@@ -301,6 +331,12 @@ PHI = "base_model.model.layers.0.attention.soft_moa.phi"
 def test_damaged_and_hostile_directories(damage: Callable[[Path], Any], said: str, saved: Path) -> None:
     damage(saved)
     with pytest.raises(UserError, match=said):
+        load_adapter(saved)
+
+
+def test_a_file_larger_than_any_adapter_is_not_read(saved: Path) -> None:
+    os.truncate(saved / "adapter_model.safetensors", 5 * 2**30)  # sparse: it takes no room
+    with pytest.raises(UserError, match="larger than 4 GB, which no adapter of this method is"):
         load_adapter(saved)
 
 

@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-MODULES = ["petl", "petl.config", "petl.counts", "petl.hub", "petl.plan", "petl.sites", "petl.card", "petl.peft_format"]
+MODULES = [
+    "petl",
+    "petl.card",
+    "petl.config",
+    "petl.counts",
+    "petl.families",
+    "petl.hub",
+    "petl.peft_format",
+    "petl.plan",
+    "petl.presets",
+    "petl.shape",
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,7 +1,7 @@
 """Features of many clips in one Arrow IPC file: written as a stream, read as memory that all processes share.
 
-The file is ordinary Arrow (columns name, label, features: list<float16>), so that anything that reads Arrow
-reads it. Reading maps it into memory; a row is then a view of the file's pages, not a copy.
+The file is ordinary Arrow (columns name, label, features: list<float16>, or list<int16> for waveforms), so that
+anything that reads Arrow reads it. Reading maps it into memory; a row is then a view of the file's pages, not a copy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class BrokenFile(Exception):
     """The file is not whole."""
 
 
-def write(path: Path, clips: Sequence[Clip], rows: Iterable[Row]) -> list[Row]:
+def write(path: Path, clips: Sequence[Clip], rows: Iterable[Row], storage: str = "float16") -> list[Row]:
     """Write the rows as they come, flushed to the disk; give them back without their features."""
     import pyarrow as pa
 
-    schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("features", pa.list_(pa.float16()))])
+    features = pa.list_(pa.type_for_alias(storage))
+    schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("features", features)])
     facts: list[Row] = []
     with path.open("wb") as file:
         with pa.ipc.new_file(pa.PythonFile(file), schema) as writer:
@@ -62,7 +63,7 @@ def _write_batch(writer: pa.RecordBatchFileWriter, schema: pa.Schema, held: list
             [
                 pa.array([clip.name for clip, _ in held], pa.string()),
                 pa.array([clip.label for clip, _ in held], pa.string()),
-                pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, pa.float16())),
+                pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, schema.field("features").type.value_type)),
             ],
             schema=schema,
         )
@@ -72,14 +73,14 @@ def _write_batch(writer: pa.RecordBatchFileWriter, schema: pa.Schema, held: list
 
 
 class ArrowFeatures:
-    """The features of an Arrow file, row by row, without copying. Raises `BrokenFile`."""
+    """The features of an Arrow file, row by row, without copying: each (T, `width`). Raises `BrokenFile`."""
 
-    def __init__(self, path: Path, mel_bins: int) -> None:
+    def __init__(self, path: Path, width: int, storage: str = "float16") -> None:
         import numpy as np
         import pyarrow as pa
         import torch
 
-        self.mel_bins = mel_bins
+        self.width = width
         try:
             with path.open("rb") as file:
                 # A private mapping: pages are shared with every process until written, and nobody writes.
@@ -91,6 +92,8 @@ class ArrowFeatures:
             for number in range(reader.num_record_batches):
                 column = reader.get_batch(number).column("features")
                 values = column.values
+                if values.type != pa.type_for_alias(storage):
+                    raise BrokenFile(f"features are {values.type}, not {storage}")
                 first = values.buffers()[1].address - whole.address
                 offsets = column.offsets.to_numpy().astype(np.int64)
                 starts.append(first // 2 + values.offset + offsets[:-1])
@@ -99,20 +102,21 @@ class ArrowFeatures:
             raise BrokenFile(str(error)) from None
         self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         self._lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-        if (self._starts + self._lengths > len(self._map) // 2).any() or (self._lengths % mel_bins).any():
+        if (self._starts + self._lengths > len(self._map) // 2).any() or (self._lengths % width).any():
             raise BrokenFile("rows point outside of the file")
-        self._flat = torch.frombuffer(self._map, dtype=torch.float16, count=len(self._map) // 2)
+        self._flat = torch.frombuffer(self._map, dtype=getattr(torch, storage), count=len(self._map) // 2)
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def frames(self, row: int) -> int:
-        return int(self._lengths[row]) // self.mel_bins
+    def rows(self, row: int) -> int:
+        """T of one clip."""
+        return int(self._lengths[row]) // self.width
 
-    def row(self, row: int, frames: int | None = None) -> Tensor:
-        """Features (T, M) float16 of one clip, cut to `frames` if given: a view, not to be written."""
+    def row(self, row: int, most: int | None = None) -> Tensor:
+        """Features (T, M) of one clip as stored, its first `most` rows if given: a view, not to be written."""
         length = int(self._lengths[row])
-        if frames is not None:
-            length = min(length, frames * self.mel_bins)
+        if most is not None:
+            length = min(length, most * self.width)
         start = int(self._starts[row])
-        return self._flat[start : start + length].view(-1, self.mel_bins)
+        return self._flat[start : start + length].view(-1, self.width)

@@ -1,7 +1,4 @@
-"""A data set ready to train on: batches of model inputs straight from the feature cache.
-
-Shapes: B clips, T frames of the model's input, M mel bins.
-"""
+"""A data set ready to train on: batches of model inputs straight from the feature cache."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petl.errors import UserError
-from petl.frontend import FrontEnd, normalize_
+from petl.frontend import AstFrontEnd, FrontEnd, ModelInput, WaveformFrontEnd
 from trainables.config import DataOptions
 from trainables.data.cache import FeatureCache, Progress, granted_cores, open_cache
 from trainables.data.clips import SPLITS, BadFile, BadFiles, Clip, leave_out_missing
@@ -23,9 +20,7 @@ from trainables.data.planning import DataPlan, data_root, make_plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LONGEST_FRAMES = 1024  # of the model's input when the user does not say: what AST was pretrained on
 _CUT_SHARE = 0.01  # of the clips that may be cut then, so that two long ones do not make all the others longer
-_SHORTEST_FRAMES = 16  # one patch
 
 
 class AudioData:
@@ -80,20 +75,14 @@ class AudioData:
             self._targets[split] = torch.tensor([number[clip.label] for clip in self.clips(split)])
         return self._targets[split]
 
-    def batch(self, split: str, indices: Sequence[int] | Tensor) -> Tensor:
-        """Model inputs x_BTM (float32, normalised, padded or cut) of the clips at `indices` of a split."""
+    def batch(self, split: str, indices: Sequence[int] | Tensor) -> ModelInput:
+        """Model inputs, normalised and padded or cut, of the clips at `indices` of a split."""
         import torch
 
         chosen = indices.tolist() if isinstance(indices, torch.Tensor) else indices
         rows = self._rows[split] if split in self._rows else self.plan.splits.of(split)
-        frames, bins = self.front_end.frames, self.front_end.mel_bins
-        x_BTM = torch.empty(len(chosen), frames, bins)
-        for x_TM, i in zip(x_BTM, chosen, strict=True):
-            features_TM = self._cache.features.row(rows[i], frames)
-            x_TM[: len(features_TM)] = features_TM
-            x_TM[len(features_TM) :] = 0
-            normalize_(x_TM, self.front_end)  # clip by clip, while it is in the processor's cache
-        return x_BTM
+        most = self.front_end.rows(self.front_end.frames)
+        return self.front_end.collate([self._cache.row(rows[i], most) for i in chosen])
 
     def describe(self) -> dict[str, Any]:
         """Plain facts: digest, protocol, clips and seconds per split, front end, what was left out."""
@@ -104,12 +93,8 @@ class AudioData:
         used = [facts[row] for rows in self._rows.values() for row in rows]
         return described | {
             "digest": self.digest,
-            "normalize": self._options.normalize,
-            "sample_rate": self.front_end.sample_rate,
-            "mel_bins": self.front_end.mel_bins,
-            "frames": self.front_end.frames,
-            "mean": self.front_end.mean,
-            "std": self.front_end.std,
+            "normalize": self._options.normalize if isinstance(self.front_end, AstFrontEnd) else "backbone",
+            **self.front_end.describe(),
             "longest_frames": max(fact.frames for fact in used),
             "cut_clips": sum(fact.frames > self.front_end.frames for fact in used),
             "silent_clips": sum(fact.silent for fact in used),
@@ -127,9 +112,17 @@ class AudioData:
         if frames is None:
             lengths = sorted(self._cache.facts[row].frames for rows in self._rows.values() for row in rows)
             long = lengths[len(lengths) - 1 - int(_CUT_SHARE * len(lengths))]
-            frames = max(_SHORTEST_FRAMES, min(long, _LONGEST_FRAMES))
-        if self._options.normalize == "backbone" or not self._rows["train"]:
-            return replace(front_end, frames=frames)
+            frames = front_end.nearest_length(long)
+        fitted = front_end.with_frames(frames)
+        if isinstance(fitted, WaveformFrontEnd):
+            padding = self._options.padding
+            return replace(fitted, masks=fitted.masks or padding == "masked", fixed=fitted.fixed or padding == "fixed")
+        if isinstance(fitted, AstFrontEnd) and self._options.normalize == "dataset" and self._rows["train"]:
+            return self._scaled(fitted)
+        return fitted
+
+    def _scaled(self, front_end: AstFrontEnd) -> AstFrontEnd:
+        """With the mean and deviation of the training clips."""
         mean, std = self._cache.mean_std(self._rows["train"])
         if std <= 0:
             raise UserError(
@@ -138,7 +131,7 @@ class AudioData:
                 "data.normalize=backbone"
             )
         # Seven digits: what float32 holds, and what a preprocessor_config.json shows.
-        return replace(front_end, frames=frames, mean=round(mean, 7), std=round(std, 7))
+        return replace(front_end, mean=round(mean, 7), std=round(std, 7))
 
 
 def open_data(

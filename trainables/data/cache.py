@@ -15,12 +15,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from petl.frontend import FrontEnd
 from trainables.data.arrow_file import ArrowFeatures, BrokenFile, write
 from trainables.data.clips import BadFile, Clip
 from trainables.data.features import MAX_FRAMES, Row, extract_all, seconds_of
 from trainables.data.places import check_room, make_folder, no_room
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[int, int], None]
 
@@ -37,6 +41,7 @@ class ClipFacts:
     total: float
     squares: float
     silent: bool
+    scale: float = 1.0
 
 
 class FeatureCache:
@@ -51,16 +56,23 @@ class FeatureCache:
                 raise BrokenFile("features.arrow has another size than was written")
             self.facts = [ClipFacts(*entry) for entry in index["clips"]]
             self.bad: dict[int, BadFile] = {int(row): BadFile(*entry) for row, entry in index["bad"].items()}
-            self.features = ArrowFeatures(folder / _FEATURES, index["front_end"]["mel_bins"])
+            made = index["front_end"]
+            self._whole_numbers = made.get("storage", "float16") == "int16"
+            self.features = ArrowFeatures(folder / _FEATURES, made["mel_bins"], made.get("storage", "float16"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenFile(str(error)) from None
         if len(self.features) != len(self.facts):
             raise BrokenFile("features.arrow and index.json hold different numbers of clips")
         self.folder = folder
 
+    def row(self, row: int, most: int | None = None) -> Tensor:
+        """What the front end extracted of a clip (T, M), its first `most` rows if given; not to be written."""
+        stored_TM = self.features.row(row, most)
+        return stored_TM.float().mul_(self.facts[row].scale) if self._whole_numbers else stored_TM
+
     def mean_std(self, rows: Sequence[int]) -> tuple[float, float]:
-        """Mean and deviation of all stored (unpadded) frames of these rows; (0, 0) when there are none."""
-        count = sum(self.facts[row].frames for row in rows) * self.features.mel_bins
+        """Mean and deviation of all stored (unpadded) rows of these clips; (0, 0) when there are none."""
+        count = sum(self.features.rows(row) for row in rows) * self.features.width
         if not count:
             return 0.0, 0.0
         # fsum is exact, so the order of the rows cannot show in the last digit.
@@ -137,7 +149,7 @@ def _build(
         temporary.mkdir()
         rows = extract_all(clips, front_end, workers, progress)
         try:
-            facts = write(temporary / _FEATURES, clips, rows)
+            facts = write(temporary / _FEATURES, clips, rows, front_end.storage)
         finally:
             rows.close()  # type: ignore[attr-defined]
         size = (temporary / _FEATURES).stat().st_size
@@ -157,7 +169,11 @@ def _write_index(
     index = {
         "version": _VERSION,
         "data_digest": digest,
-        "front_end": {"sample_rate": front_end.sample_rate, "mel_bins": front_end.mel_bins},
+        "front_end": {
+            "sample_rate": front_end.sample_rate,
+            "mel_bins": front_end.width,
+            "storage": front_end.storage,
+        },
         "labels": sorted({clip.label for clip in clips}),
         "bytes": size,
         "bad": {
@@ -165,7 +181,7 @@ def _write_index(
             for i, (clip, row) in enumerate(zip(clips, facts, strict=True))
             if row.reason
         },
-        "clips": [(row.frames, row.seconds, row.total, row.squares, row.silent) for row in facts],
+        "clips": [(row.frames, row.seconds, row.total, row.squares, row.silent, row.scale) for row in facts],
     }
     with path.open("w") as file:
         json.dump(index, file)
@@ -187,4 +203,4 @@ def _flush_folder(folder: Path) -> None:
 
 def _stored_bytes(seconds: float, front_end: FrontEnd) -> int:
     frames = min(MAX_FRAMES, front_end.frames_of(int(seconds * front_end.sample_rate)))
-    return 2 * frames * front_end.mel_bins + 256
+    return 2 * front_end.rows(frames) * front_end.width + 256

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from petl.frontend import AudioError, FrontEnd, decode, fbank
+from petl.frontend import AudioError, FrontEnd, decode
 from trainables.data.clips import Clip
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 MAX_FRAMES = 4096
 """Frames kept of a clip: the longest input that can be asked for (41 s)."""
@@ -22,9 +23,12 @@ MAX_FRAMES = 4096
 _AHEAD = 4  # clips in flight per thread: bounds the memory, keeps the threads busy
 
 
+_PCM = 32768  # steps of a 16-bit recording from 0 to full scale
+
+
 @dataclass(frozen=True)
 class Row:
-    """Features of a clip as stored (float16, T x M; T = 0 when it cannot be used) and facts about them."""
+    """A clip as stored (T x M, see `packed`; T = 0 when it cannot be used) and facts about it."""
 
     features_TM: np.ndarray
     frames: int = 0
@@ -32,12 +36,13 @@ class Row:
     total: float = 0.0  # sum of the stored features,
     squares: float = 0.0  # and of their squares: mean and deviation of any split follow at once
     silent: bool = False
+    scale: float = 1.0  # what stored whole numbers are multiplied by
     reason: str = ""  # why it cannot be used
     detail: str = ""
 
 
 def extract(clip: Clip, front_end: FrontEnd) -> Row:
-    """Decode a clip and compute its raw log-mel features; what is wrong with it is in the row, not raised."""
+    """Decode a clip and compute its rows; what is wrong with it is in the row, not raised."""
     import numpy as np
     import torch
 
@@ -46,20 +51,41 @@ def extract(clip: Clip, front_end: FrontEnd) -> Row:
     end = limit if clip.end is None else min(clip.end, limit)
     try:
         wave_S = decode(clip.path, front_end.sample_rate, clip.start, end)
-        features_TM = fbank(wave_S, front_end)[:MAX_FRAMES].half()
-        if not torch.isfinite(features_TM).all():
+        features_TM = front_end.extract(wave_S)[: front_end.rows(MAX_FRAMES)]
+        stored_TM, scale = packed(features_TM, front_end.storage)
+        if not torch.isfinite(stored_TM).all():
             raise AudioError("not finite", "its samples are so large that the features overflow")
     except AudioError as error:
-        return Row(np.zeros((0, front_end.mel_bins), np.float16), reason=error.reason, detail=error.detail)
-    wide_TM = features_TM.double()
+        nothing = np.zeros((0, front_end.width), front_end.storage)
+        return Row(nothing, reason=error.reason, detail=error.detail)
+    wide_TM = stored_TM.double() if front_end.storage == "float16" else stored_TM.new_zeros(0)
     return Row(
-        features_TM=features_TM.numpy(),
-        frames=len(features_TM),
+        features_TM=stored_TM.numpy(),
+        frames=front_end.frames_in(len(stored_TM)),
         seconds=len(wave_S) / front_end.sample_rate,
         total=float(wide_TM.sum()),
         squares=float(wide_TM.square().sum()),
         silent=not bool(wave_S.any()),
+        scale=scale,
     )
+
+
+def packed(features_TM: Tensor, storage: str) -> tuple[Tensor, float]:
+    """Features in the format they are kept in, and the scale of whole numbers.
+
+    "float16" rounds (log-mel values keep 11 bits). "int16" is for waveforms: samples of recordings of up to 16 bits
+    keep every bit; others are divided into 32767 steps from 0 to the clip's own peak.
+    """
+    import torch
+
+    if storage == "float16":
+        return features_TM.half(), 1.0
+    steps_TM = features_TM * _PCM  # a power of two: exact
+    scale = 1 / _PCM
+    if bool((steps_TM.frac() != 0).any()) or float(steps_TM.min()) < -_PCM or float(steps_TM.max()) >= _PCM:
+        scale = float(features_TM.abs().max()) / (_PCM - 1)
+        steps_TM = (features_TM / scale).round()
+    return steps_TM.to(torch.int16), scale
 
 
 def extract_all(

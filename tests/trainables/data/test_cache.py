@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from petl.frontend import FrontEnd, clip_features
+from petl.frontend import AstFrontEnd, clip_features
 from tests.trainables.data.sounds import class_folders, tone
 from trainables.data import CacheError, Clip
 from trainables.data import cache as cache_module
@@ -24,7 +24,7 @@ from trainables.data.features import MAX_FRAMES, extract
 from trainables.data.formats import read_clips
 from trainables.data.places import check_room, default_cache_root
 
-FRONT_END = FrontEnd()
+FRONT_END = AstFrontEnd()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_rows_are_the_features_in_half_precision(clips: list[Clip], tmp_path: Pa
         exact_TM = clip_features(clip.path, FRONT_END)
         assert torch.equal(cache.features.row(row), exact_TM.half())
         assert torch.equal(cache.features.row(row, 7), exact_TM[:7].half())
-        assert cache.facts[row].frames == cache.features.frames(row) == len(exact_TM)
+        assert cache.facts[row].frames == cache.features.rows(row) == len(exact_TM)
         assert cache.facts[row].seconds == pytest.approx(0.2)
 
 
@@ -107,13 +107,13 @@ def test_very_long_recordings_are_kept_as_far_as_any_model_reads(tmp_path: Path)
 def test_two_processes_build_once(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", classes=2, clips=20, seconds=0.5)
     code = (
-        "import sys; from pathlib import Path; from petl.frontend import FrontEnd\n"
+        "import sys; from pathlib import Path; from petl.frontend import AstFrontEnd\n"
         "from trainables.config import DataOptions; from trainables.data import open_data\n"
         "told = []\n"
         f"options = DataOptions(dataset='folder', path={str(root)!r})\n"
-        f"data = open_data(options, FrontEnd(), cache_root=Path({str(tmp_path / 'cache')!r}), workers=1,\n"
+        f"data = open_data(options, AstFrontEnd(), cache_root=Path({str(tmp_path / 'cache')!r}), workers=1,\n"
         "                 progress=lambda done, total: told.append(done))\n"
-        "print(len(told), data.digest, float(data.batch('train', [0, 1]).sum()))"
+        "print(len(told), data.digest, float(data.batch('train', [0, 1]).values.sum()))"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = [process.communicate(timeout=120)[0].split() for process in started]
@@ -206,7 +206,7 @@ def test_a_full_disk_is_said_before_the_work(
 def test_a_disk_that_fills_up_meanwhile(clips: list[Clip], tmp_path: Path) -> None:
     """A file size limit stands for the full disk: writing fails in the middle."""
     code = (
-        "import resource, signal; from pathlib import Path; from petl.frontend import FrontEnd\n"
+        "import resource, signal; from pathlib import Path; from petl.frontend import AstFrontEnd\n"
         "from trainables.data import CacheError; from trainables.data.cache import open_cache\n"
         "from trainables.data.formats import read_clips\n"
         "import torch, torchaudio, pyarrow, soundfile\n"
@@ -214,7 +214,7 @@ def test_a_disk_that_fills_up_meanwhile(clips: list[Clip], tmp_path: Path) -> No
         f"clips = read_clips('folder', Path({str(tmp_path / 'data')!r}))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "try:\n"
-        f"    open_cache(clips, 'd' * 64, FrontEnd(), Path({str(tmp_path / 'cache')!r}))\n"
+        f"    open_cache(clips, 'd' * 64, AstFrontEnd(), Path({str(tmp_path / 'cache')!r}))\n"
         "except CacheError as error:\n"
         "    print(error)\n"
     )

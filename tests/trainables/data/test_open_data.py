@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from petl.errors import UserError
-from petl.frontend import FrontEnd, clip_features, model_input
+from petl.frontend import AstFrontEnd, clip_features
 from tests.trainables.data.sounds import class_folders, esc50, tone
 from trainables.config import DataOptions
 from trainables.data import SPLITS, AudioData, BadFiles, open_data, plan
@@ -28,9 +28,9 @@ def _options(path: Path, dataset: str = "folder", **more: object) -> DataOptions
     return DataOptions(dataset=dataset, path=str(path), **more)  # type: ignore[arg-type]
 
 
-def _open(path: Path, dataset: str = "folder", front_end: FrontEnd | None = None, **more: object) -> AudioData:
+def _open(path: Path, dataset: str = "folder", front_end: AstFrontEnd | None = None, **more: object) -> AudioData:
     cache = path.parent / "cache"
-    return open_data(_options(path, dataset, **more), front_end or FrontEnd(), cache_root=cache, workers=2)
+    return open_data(_options(path, dataset, **more), front_end or AstFrontEnd(), cache_root=cache, workers=2)
 
 
 def test_batches_are_the_model_inputs(tmp_path: Path) -> None:
@@ -38,27 +38,27 @@ def test_batches_are_the_model_inputs(tmp_path: Path) -> None:
     assert data.labels == ("class0", "class1", "class2")
     assert [data.size(split) for split in SPLITS] == [12, 3, 3]
     for split in SPLITS:
-        x_BTM = data.batch(split, range(data.size(split)))
+        x_BTM = data.batch(split, range(data.size(split))).values
         assert x_BTM.shape == (data.size(split), data.front_end.frames, 128)
         assert x_BTM.dtype == torch.float32
         for x_TM, path, target in zip(x_BTM, data.paths(split), data.targets(split), strict=True):
-            exact_TM = model_input(clip_features(path, data.front_end), data.front_end)
+            exact_TM = data.front_end.collate([clip_features(path, data.front_end)]).values[0]
             # Half precision keeps 11 bits: of values up to 16, that is 1/256.
             assert (x_TM - exact_TM).abs().max() <= 1 / 256 / (2 * data.front_end.std)
             assert path.parent.name == data.labels[target]
     shuffled = [2, 0, 2]
-    expected = data.batch("val", range(3))[shuffled]
-    assert torch.equal(data.batch("val", shuffled), expected)
-    assert torch.equal(data.batch("val", torch.tensor(shuffled)), expected)
+    expected = data.batch("val", range(3)).values[shuffled]
+    assert torch.equal(data.batch("val", shuffled).values, expected)
+    assert torch.equal(data.batch("val", torch.tensor(shuffled)).values, expected)
     assert data.targets("train").dtype == torch.int64
 
 
 def test_a_batch_belongs_to_whoever_asked(tmp_path: Path) -> None:
     data = _open(class_folders(tmp_path / "data"))
-    first = data.batch("train", [0])
+    first = data.batch("train", [0]).values
     kept = first.clone()
     first.fill_(0)
-    assert torch.equal(data.batch("train", [0]), kept)
+    assert torch.equal(data.batch("train", [0]).values, kept)
 
 
 def test_normalised_by_the_training_clips_or_by_the_backbone(tmp_path: Path) -> None:
@@ -67,13 +67,13 @@ def test_normalised_by_the_training_clips_or_by_the_backbone(tmp_path: Path) -> 
     features = torch.cat([clip_features(p, data.front_end).double().flatten() for p in data.paths("train")])
     assert data.front_end.mean == pytest.approx(float(features.mean()), abs=1e-3)
     assert data.front_end.std == pytest.approx(float(features.std()), abs=1e-3)
-    x_BTM = data.batch("train", range(data.size("train")))
+    x_BTM = data.batch("train", range(data.size("train"))).values
     assert float(x_BTM.mean()) == pytest.approx(0.0, abs=1e-2)
     assert float(x_BTM.std()) == pytest.approx(0.5, abs=1e-2)
-    own = _open(root, front_end=FrontEnd(mean=-3.0, std=2.0), normalize="backbone")
+    own = _open(root, front_end=AstFrontEnd(mean=-3.0, std=2.0), normalize="backbone")
     assert (own.front_end.mean, own.front_end.std) == (-3.0, 2.0)
     expected = x_BTM[0] * 2 * data.front_end.std + data.front_end.mean
-    torch.testing.assert_close(own.batch("train", [0])[0], (expected + 3.0) / 4.0)
+    torch.testing.assert_close(own.batch("train", [0]).values[0], (expected + 3.0) / 4.0)
 
 
 def test_the_length_follows_the_clips_unless_it_is_given(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_the_length_follows_the_clips_unless_it_is_given(tmp_path: Path) -> None
     data = _open(root)
     assert data.front_end.frames == data.describe()["longest_frames"] == 48
     fixed = _open(root, frames=20)
-    assert fixed.batch("train", [0]).shape == (1, 20, 128)
+    assert fixed.batch("train", [0]).values.shape == (1, 20, 128)
     assert fixed.describe()["cut_clips"] == 1
 
 
 def test_short_clips_are_padded_to_one_patch(tmp_path: Path) -> None:
     data = _open(class_folders(tmp_path / "data", seconds=0.05))
     assert data.front_end.frames == 16
-    x_TM = data.batch("train", [0])[0]
+    x_TM = data.batch("train", [0]).values[0]
     padding = torch.tensor(-data.front_end.mean) / (2 * data.front_end.std)
     torch.testing.assert_close(x_TM[4:], padding.expand(12, 128))
 
@@ -114,7 +114,7 @@ def test_every_kind_of_file_in_one_data_set(tmp_path: Path) -> None:
                 number += 1
     data = _open(tmp_path / "data")
     assert sum(data.size(split) for split in SPLITS) == 32
-    assert torch.isfinite(data.batch("train", range(data.size("train")))).all()
+    assert torch.isfinite(data.batch("train", range(data.size("train"))).values).all()
     assert data.describe()["splits"]["train"]["seconds"] == pytest.approx(0.3 * data.size("train"), abs=1.5)
 
 
@@ -130,8 +130,8 @@ def test_parts_of_recordings(tmp_path: Path) -> None:
     assert not (files[0] & files[1] or files[0] & files[2] or files[1] & files[2])
     assert data.describe()["copies_of_train_clips"] == 0
     for i, clip in enumerate(data.clips("val")):
-        exact_TM = model_input(clip_features(clip.path, data.front_end, clip.start, clip.end), data.front_end)
-        torch.testing.assert_close(data.batch("val", [i])[0], exact_TM, atol=1e-3, rtol=0)
+        exact_TM = data.front_end.collate([clip_features(clip.path, data.front_end, clip.start, clip.end)]).values[0]
+        torch.testing.assert_close(data.batch("val", [i]).values[0], exact_TM, atol=1e-3, rtol=0)
 
 
 def test_the_description_holds_what_a_report_needs(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_bad_files_can_be_left_out_and_are_remembered(tmp_path: Path) -> None:
         "bad_files"
     ]
     assert data.digest != clean.digest
-    torch.testing.assert_close(data.batch("val", range(3)), clean.batch("val", range(3)))
+    torch.testing.assert_close(data.batch("val", range(3)).values, clean.batch("val", range(3)).values)
 
 
 def test_long_lists_of_bad_files_are_cut(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_training_clips_without_any_sound_cannot_be_normalised(tmp_path: Path) -
 
 def test_unknown_splits_are_refused(tmp_path: Path) -> None:
     data = _open(class_folders(tmp_path / "data"))
-    for call in (data.size, data.paths, data.targets, lambda split: data.batch(split, [0])):
+    for call in (data.size, data.paths, data.targets, lambda split: data.batch(split, [0]).values):
         with pytest.raises(UserError, match="there is no split 'dev'; the splits are train, val, test"):
             call("dev")
 
@@ -266,11 +266,11 @@ def test_a_whole_data_set_for_evaluation(tmp_path: Path) -> None:
     """One clip of a class is enough, and the numbers are those of the trained model's front end."""
     root = class_folders(tmp_path / "data", classes=1, clips=3)
     tone(root / "other" / "x.wav", 0.2)
-    front_end = FrontEnd(frames=30, mean=-5.0, std=4.0)
+    front_end = AstFrontEnd(frames=30, mean=-5.0, std=4.0)
     data = open_data(_options(root, frames=30), front_end, cache_root=tmp_path / "cache", whole=True)
     assert [data.size(split) for split in SPLITS] == [0, 0, 4]
     assert data.front_end == front_end
-    assert data.batch("test", range(4)).shape == (4, 30, 128)
+    assert data.batch("test", range(4)).values.shape == (4, 30, 128)
     assert data.describe()["protocol"] == "all clips, for evaluation"
 
 
@@ -281,7 +281,7 @@ def test_a_plan_is_what_opening_gives_and_needs_no_torch(tmp_path: Path) -> None
     root = esc50(tmp_path / "data")
     options = _options(root, "esc50", protocol="petl_ast", fold=2)
     planned = plan(options)
-    data = open_data(options, FrontEnd(), cache_root=tmp_path / "cache")
+    data = open_data(options, AstFrontEnd(), cache_root=tmp_path / "cache")
     assert data.plan == planned
     told = planned.describe()
     assert told["splits"]["val"] == {"clips": 8, "per_class": {"kind0": 4, "kind1": 4}}
@@ -306,16 +306,16 @@ def test_the_order_of_the_directory_does_not_matter(tmp_path: Path) -> None:
     for split in SPLITS:
         assert [p.name for p in one.paths(split)] == [p.name for p in other.paths(split)]
         everything = range(one.size(split))
-        assert torch.equal(one.batch(split, everything), other.batch(split, everything))
+        assert torch.equal(one.batch(split, everything).values, other.batch(split, everything).values)
 
 
 def test_the_embedded_task_is_made_below_the_cache(tmp_path: Path) -> None:
-    data = open_data(DataOptions(), FrontEnd(), cache_root=tmp_path)
+    data = open_data(DataOptions(), AstFrontEnd(), cache_root=tmp_path)
     assert data.name == "embedded"
     assert len(data.labels) >= 8
     assert min(data.size(split) for split in SPLITS) >= 100
     assert all(tmp_path in path.parents for path in data.paths("test"))
-    assert open_data(DataOptions(), FrontEnd(), cache_root=tmp_path).digest == data.digest
+    assert open_data(DataOptions(), AstFrontEnd(), cache_root=tmp_path).digest == data.digest
 
 
 def test_opening_again_is_quick(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_opening_again_is_quick(tmp_path: Path) -> None:
 @pytest.mark.skipif(not ESC10.is_dir(), reason="the ESC-10 recordings are not here")
 def test_the_esc10_recordings(tmp_path: Path) -> None:
     options = _options(ESC10, "esc50", fold=3)
-    data = open_data(options, FrontEnd(), cache_root=tmp_path)
+    data = open_data(options, AstFrontEnd(), cache_root=tmp_path)
     assert len(data.labels) == 10
     assert [data.size("train") + data.size("val"), data.size("test")] == [320, 80]
     told = data.describe()
@@ -347,5 +347,5 @@ def test_the_esc10_recordings(tmp_path: Path) -> None:
     assert not data.bad_files
     groups = [{clip.group for clip in data.clips(split)} for split in ("train", "val")]
     assert not groups[0] & groups[1]
-    assert torch.isfinite(data.batch("test", range(80))).all()
+    assert torch.isfinite(data.batch("test", range(80)).values).all()
     assert -8 < data.front_end.mean < -5

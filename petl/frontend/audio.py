@@ -1,0 +1,95 @@
+"""Decoding recordings: any format libsndfile reads, mono, at the rate a backbone wants (torch on first use only).
+
+S samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from petl.errors import UserError
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+    from torch import Tensor
+
+_BLOCK = 1 << 20  # samples decoded at a time when a header cannot be trusted
+
+AudioFault = Literal["unreadable", "empty", "not finite", "too short"]
+
+
+class AudioError(UserError):
+    """One recording cannot be used. `reason` is the kind of fault, `detail` the finding, `path` the file."""
+
+    def __init__(self, reason: AudioFault, detail: str, path: str | Path | None = None) -> None:
+        self.reason: AudioFault = reason
+        self.detail = detail
+        self.path = None if path is None else str(path)
+        super().__init__(f"{reason}: {detail}" if path is None else f"{path}: {reason}: {detail}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.detail, self.path)
+
+
+def decode(path: str | Path, sample_rate: int, start: float | None = None, end: float | None = None) -> Tensor:
+    """Read a recording as mono float32 in [-1, 1], shape (S,), at `sample_rate` Hz.
+
+    Anything libsndfile reads (wav, flac, ogg, mp3, ...), any rate, any number of channels (averaged).
+    `start` and `end` in seconds select a part, and only that part is read; an `end` behind the end of the
+    recording means its end. Raises `AudioError`: unreadable, empty, not finite.
+    """
+    import soundfile
+    import torch
+    from torchaudio.functional import resample
+
+    if not Path(path).is_file():
+        raise AudioError("unreadable", "there is no such file", path)
+    if Path(path).stat().st_size == 0:
+        raise AudioError("empty", "the file has 0 bytes", path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            samples_SC = _read(file, path, start, end)
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError("unreadable", _first_line(error), path) from None
+    if not len(samples_SC):
+        raise AudioError("empty", "it holds no samples", path)
+    wave_S = torch.from_numpy(samples_SC)
+    wave_S = wave_S[:, 0] if wave_S.shape[1] == 1 else wave_S.mean(1)
+    if not torch.isfinite(wave_S).all():
+        bad = int((~torch.isfinite(wave_S)).sum())
+        raise AudioError("not finite", f"{bad} of {len(wave_S)} samples are NaN or infinite", path)
+    return resample(wave_S, rate, sample_rate).contiguous()
+
+
+def _read(file: SoundFile, path: str | Path, start: float | None, end: float | None) -> Any:
+    """Samples (S, channels) of an open file, of the part asked for."""
+    import numpy as np
+
+    first = round((start or 0.0) * file.samplerate)
+    if first < 0 or (end is not None and end <= (start or 0.0)):
+        raise AudioError("empty", f"nothing lies between {start or 0.0:g} s and {end} s", path)
+    if first:
+        if first >= file.frames:
+            length = file.frames / file.samplerate
+            raise AudioError("empty", f"start {start:g} s is not before its end at {length:.3f} s", path)
+        file.seek(first)
+    wanted = None if end is None else round(end * file.samplerate) - first
+    # The length in a damaged header can be anything, so it is never trusted with an allocation.
+    blocks = []
+    while wanted is None or wanted > 0:
+        block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block)
+        wanted = None if wanted is None else wanted - len(block)
+    if not blocks:
+        return np.zeros((0, file.channels), np.float32)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _first_line(error: BaseException) -> str:
+    """What libsndfile says, without the object and the path in front of it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.rpartition(": ")[2].rstrip(".") if text.startswith("Error opening") else text

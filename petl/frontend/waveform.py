@@ -1,0 +1,136 @@
+"""The front end of models that read the waveform: wav2vec 2.0, HuBERT, WavLM, Data2VecAudio, UniSpeech-SAT.
+
+The numbers are those of transformers' `Wav2Vec2FeatureExtractor`: each clip is cut, scaled to mean 0 and variance 1
+over its own samples (where the checkpoint wants that), and padded with zeros behind.
+
+Shapes: S samples, B clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from petl.errors import UserError
+from petl.frontend.base import FrontEnd
+from petl.frontend.inputs import ModelInput, real_positions
+from petl.shape import BackboneShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_VERSION = 1
+_EPS = 1e-7  # transformers' own
+
+
+@dataclass(frozen=True)
+class WaveformFrontEnd(FrontEnd):
+    """Samples; a row is one sample, and `frames` (of 10 ms) the length that longer clips are cut to.
+
+    `masks`: the backbone is told what is padding (see `petl.padding`); the preprocessor_config.json of checkpoints
+    whose first convolution ends in a GroupNorm says no. `fixed`: every batch is padded to `frames` instead of to its
+    longest clip, so that backbones that see the padding give a clip the same whatever it is batched with.
+    """
+
+    kind: ClassVar[str] = "Wav2Vec2FeatureExtractor"
+    # 16-bit recordings at the right rate lose nothing by it; see trainables.data.features.
+    storage: ClassVar[Literal["float16", "int16"]] = "int16"
+    spectrogram: ClassVar[bool] = False
+    shortest: ClassVar[int] = 3  # 30 ms: the receptive field of one output of the published models is 25 ms
+
+    sample_rate: int = 16000
+    frames: int = 2000
+    normalize: bool = True
+    masks: bool = False
+    fixed: bool = False
+
+    def __post_init__(self) -> None:
+        self._positive("sample_rate", "frames")
+
+    @property
+    def longest(self) -> int:
+        return 2000  # 20 s
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    @property
+    def masked(self) -> bool:
+        return self.masks
+
+    @property
+    def backbone_frames(self) -> int | None:
+        return None
+
+    @property
+    def normalisation(self) -> str:
+        return "each clip to mean 0, deviation 1" if self.normalize else "none"
+
+    def frames_of(self, samples: int) -> int:
+        return -(-samples // self.hop)
+
+    def rows(self, frames: int) -> int:
+        return frames * self.hop
+
+    def frames_in(self, rows: int) -> int:
+        return -(-rows // self.hop)
+
+    def extract(self, waveform_S: Tensor) -> Tensor:
+        """The samples themselves: float32 (S, 1)."""
+        self._long_enough(waveform_S)
+        return waveform_S[:, None]
+
+    def collate(self, rows: Sequence[Tensor]) -> ModelInput:
+        """Samples (B, S) float32, S that of the longest clip (or `frames`, where `fixed`)."""
+        import numpy as np
+        import torch
+
+        limit = self.rows(self.frames)
+        lengths = [min(len(row), limit) for row in rows]
+        size = limit if self.fixed else max(lengths, default=0)
+        x_BS = torch.zeros(len(rows), size)
+        for x_S, row, length in zip(x_BS, rows, lengths, strict=True):
+            wave_S = row[:length, 0].numpy()
+            if self.normalize:  # in numpy, whose sums round as transformers' do
+                wave_S = (wave_S - wave_S.mean()) / np.sqrt(wave_S.var() + _EPS)
+            x_S[:length] = torch.from_numpy(wave_S)
+        return ModelInput(x_BS, real_positions(lengths, size))
+
+    def check(self, shape: BackboneShape) -> None:
+        if not shape.samples:
+            raise self._wrong_input(f"the features of '{shape.family}'")
+
+    def _identity(self) -> dict[str, Any]:
+        return {"kind": "waveform", "v": _VERSION, "sample_rate": self.sample_rate}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        padding = float(values.get("padding_value", 0.0))
+        if padding:
+            raise UserError(f"preprocessor_config.json: padding_value is {padding:g}; only 0 is known")
+        rate = int(values.get("sampling_rate", 16000))
+        most = values.get("max_length")
+        frames = cls.frames if most is None else max(1, -(-int(most) // max(1, int(rate * 0.01))))
+        return cls(
+            sample_rate=rate,
+            frames=frames,
+            normalize=bool(values.get("do_normalize", True)),
+            masks=bool(values.get("return_attention_mask", False)),
+            fixed=values.get("padding") == "max_length",
+        )
+
+    def to_preprocessor(self) -> dict[str, Any]:
+        """What `Wav2Vec2FeatureExtractor.from_pretrained` reads; `max_length` and `padding` are for its call."""
+        return {
+            "feature_extractor_type": self.kind,
+            "feature_size": 1,
+            "sampling_rate": self.sample_rate,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "do_normalize": self.normalize,
+            "return_attention_mask": self.masks,
+            "max_length": self.rows(self.frames),
+            "padding": "max_length" if self.fixed else "longest",
+        }

@@ -1,0 +1,126 @@
+"""Sizes of the methods of a space: what changes counts, and whether the extremes are the extremes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, get_args
+
+import optuna
+import pytest
+
+from petl.config import MethodConfig, method_keys, readers
+from petl.counts import BackboneShape, trainable_parameters
+from petl.errors import ConfigError, UserError
+from petl.hub import read_config
+from search.sizes import NO_SIZE, method_sizes, trainable_params
+from search.space import load_space, parse_space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+_FILES = sorted((Path(__file__).parents[2] / "spaces").glob("*.yaml"))
+_EMBEDDED = BackboneShape.from_config(read_config("embedded"))
+_WAVES = BackboneShape.from_config({"model_type": "wav2vec2"})
+_NUMBERS = [1, 2, 3, 4, 8, 16, 31]
+_FALLING = {"adapter.reduction", "lora.reduction", "moa.reduction", "layers.first"}
+
+
+def _values(key: str, annotation: Any) -> list[Any]:
+    """Values worth trying for an option."""
+    if key == "lora.targets":
+        return ["q", "q,v", "fc1,fc2"]
+    if key in ("adapter.ratio", "adapter.dropout", "lora.dropout", "prompt.dropout", "prefix.dropout"):
+        return [0.25, 0.5]
+    if key == "partial.last":
+        return [1, 2, 3, 4]
+    words = [v for part in (annotation, *get_args(annotation)) for v in get_args(part) if isinstance(v, (str, bool))]
+    truths = [True, False] if annotation is bool or bool in get_args(annotation) else []
+    return [*words, *truths] or list(_NUMBERS)
+
+
+_VALUES = {info.key: _values(info.key, info.annotation) for info in method_keys() if info.key != "method"}
+_METHODS = ["adapter", "lora", "prompt", "prefix", "dense_moa", "soft_moa", "feature_adapter", "partial", "full",
+            "adapter+lora", "prompt+soft_moa", "bitfit+prefix", "linear"]  # fmt: skip
+
+
+def _drawn(chance: random.Random, key: str) -> dict[str, Any]:
+    """A random configuration that reads `key`."""
+    needs = readers(key)
+    fitting = [m for m in _METHODS if not needs.get("method") or set(needs["method"]) & set(m.split("+"))]
+    flat: dict[str, Any] = {"method": chance.choice(fitting)}
+    flat |= {parent: chance.choice(values) for parent, values in needs.items() if parent != "method"}
+    for other in chance.sample(list(_VALUES), 8):
+        if other != key:
+            flat.setdefault(other, chance.choice(_VALUES[other]))
+    return flat
+
+
+def _count(flat: dict[str, Any], shape: BackboneShape) -> int | None:
+    """None for what is refused; options without a meaning are left out."""
+    while True:
+        try:
+            return trainable_parameters(MethodConfig.from_flat(flat), shape, 9)
+        except ConfigError as error:
+            if error.key not in flat or "no meaning" not in str(error):
+                return None
+            flat = {k: v for k, v in flat.items() if k != error.key}
+
+
+@pytest.mark.parametrize("key", _VALUES)
+def test_which_options_change_counts_and_how(key: str) -> None:
+    """Options in `NO_SIZE` change none; numbers change all counts in one direction."""
+    chance = random.Random(key)
+    changed, seen = False, 0
+    for _ in range(150):
+        flat, shape = _drawn(chance, key), chance.choice([_EMBEDDED, _WAVES])
+        counts = [(value, _count({**flat, key: value}, shape)) for value in _VALUES[key]]
+        found = [(value, count) for value, count in counts if count is not None]
+        seen += len(found) > 1
+        changed |= len({count for _, count in found}) > 1
+        if key in NO_SIZE:
+            assert len({count for _, count in found}) <= 1, (flat, found)
+        elif all(isinstance(value, int) and not isinstance(value, bool) for value, _ in found):
+            sizes = [count for _, count in found]
+            assert sizes == sorted(sizes, reverse=key in _FALLING), (flat, found)
+    assert seen, "no configuration was drawn that takes two values of it"
+    assert changed == (key not in NO_SIZE), "an option that changes no count belongs into NO_SIZE"
+
+
+@pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)
+def test_nothing_a_space_proposes_is_outside_its_extremes(file: Path) -> None:
+    space = load_space(file)
+    sizes = {size.method: size for size in method_sizes(space, _EMBEDDED, 9)}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(200):
+        params = space.suggest(study.ask())
+        count = trainable_params(space, params, _EMBEDDED, 9)
+        size = sizes[str(space.flat(params)["method"])]
+        assert size.least <= count <= size.most, params
+    for partial in space.enqueue:
+        params = space.complete(partial)
+        size = sizes[str(space.flat(params)["method"])]
+        assert size.least <= trainable_params(space, params, _EMBEDDED, 9) <= size.most, params
+
+
+def _space(params: str) -> Any:
+    return parse_space(f"schema: petl.space/1\nbudget: {{trials: 1}}\nparams:\n{params}", "demo.yaml")
+
+
+def test_options_behind_a_switch_that_changes_no_count_are_found() -> None:
+    space = _space(
+        "  method: {choice: [prefix]}\n  prefix.table: {choice: [layers, embedding]}\n"
+        "  prefix.reparam: {choice: [false, true], when: {prefix.table: embedding}}\n"
+        "  prefix.hidden: {int: [8, 64], when: {prefix.reparam: true}}\n"
+    )
+    (size,) = method_sizes(space, _EMBEDDED, 9)
+    flat = {"method": "prefix", "prefix.table": "embedding", "prefix.reparam": True, "prefix.hidden": 64}
+    assert size.most == trainable_parameters(MethodConfig.from_flat(flat), _EMBEDDED, 9)
+
+
+def test_widths_inside_a_range_that_do_not_fit_are_found() -> None:
+    space = _space(
+        "  method: {choice: [adapter]}\n  adapter.block: {choice: [bottleneck, conv]}\n  adapter.width: {int: [2, 4]}\n"
+    )
+    with pytest.raises(UserError, match=r"demo\.yaml, line 6: adapter\.width gives a width of 3, but the grouped"):
+        method_sizes(space, _EMBEDDED, 9)
+    with pytest.raises(UserError, match=r"line 4: pooling 'cls' needs a CLS token, which backbone family 'wav2vec2'"):
+        method_sizes(_space("  pooling: {choice: [mean, cls]}\n  method: {choice: [linear, lora]}\n"), _WAVES, 9)
