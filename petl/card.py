@@ -21,13 +21,15 @@ def model_card(
     trainable: int,
     card: Mapping[str, Any] | None = None,
     frames: bool = True,
+    plain_peft: bool = False,
 ) -> str:
     """Write a model card in Markdown with the hub's YAML header.
 
     `card` may hold `title`, `task` and `description` (text), `metrics` (a list of mappings with `name`,
     `value`, `split`, or a mapping of "split/name" to value), `configuration` (dotted keys of the whole
     trial), `provenance` (mapping: data digest, seed, commit, versions, …) and `license`. What is absent is
-    left out. `frames` says whether the backbone is loaded for a length of input.
+    left out. `frames` says whether the backbone is loaded for a length of input, `plain_peft` whether peft
+    alone can load the adapter.
     """
     card = card or {}
     metrics = _metrics(card.get("metrics") or [])
@@ -58,7 +60,7 @@ def model_card(
     )
     if card.get("provenance"):
         parts.append("## Provenance\n\n" + _table("Item", "Value", card["provenance"]))
-    parts.append(_usage(method, backbone, frames))
+    parts.append(_usage(backbone, frames, plain_peft))
     return "\n".join(parts)
 
 
@@ -76,7 +78,7 @@ def _header(method: MethodConfig, backbone: str, card: Mapping[str, Any]) -> str
     return "---\n" + yaml.safe_dump(header, sort_keys=True, allow_unicode=True) + "---\n"
 
 
-def _usage(method: MethodConfig, backbone: str, frames: bool) -> str:
+def _usage(backbone: str, frames: bool, plain_peft: bool) -> str:
     lines = [
         "## Use\n",
         "```python",
@@ -87,7 +89,7 @@ def _usage(method: MethodConfig, backbone: str, frames: bool) -> str:
         "```",
         "",
     ]
-    if method.methods == ("lora",) and not method.lora.shared:
+    if plain_peft:
         lines += [
             "The low-rank update and the LayerNorms also load with plain peft (the head is `head.*` in",
             "`adapter_model.safetensors`; input length and scaling are in `preprocessor_config.json`):",

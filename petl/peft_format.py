@@ -21,7 +21,7 @@ PREFIX = "base_model.model."
 def adapter_config(method: MethodConfig, *, shape: BackboneShape, name: str, revision: str | None) -> dict[str, Any]:
     """The contents of `adapter_config.json` for a method on a backbone of the given sizes."""
     common: dict[str, Any] = {"base_model_name_or_path": name, "revision": revision, "inference_mode": True}
-    if method.methods != ("lora",) or method.lora.shared:
+    if not expressible(method, shape):
         label = "PETL_" + "_".join(method.methods).upper()
         return {"peft_type": label, "library": "petl-search", **common, **method.to_flat()}
     family = family_of(shape.family)
@@ -38,13 +38,24 @@ def adapter_config(method: MethodConfig, *, shape: BackboneShape, name: str, rev
         "lora_dropout": method.lora.dropout,
         "target_modules": sorted(family.projections[t].rpartition(".")[2] for t in method.lora.target_names),
         "layers_to_transform": None if everywhere else list(adapted),
-        "layers_pattern": None if everywhere else family.layers,
+        "layers_pattern": None if everywhere else family.layers.rpartition(".")[2],
         "modules_to_save": _saved_modules(method, shape) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "use_rslora": False,
     }
+
+
+def expressible(method: MethodConfig, shape: BackboneShape) -> bool:
+    """Whether peft's own LoRA computes the same.
+
+    It knows no shared pairs, and on WavLM an update of an attention projection would do nothing: that attention
+    takes the projections' weights and passes their modules by.
+    """
+    if method.methods != ("lora",) or method.lora.shared:
+        return False
+    return family_of(shape.family).attention == "interface" or not {*method.lora.target_names} & {"q", "k", "v", "o"}
 
 
 def _saved_modules(method: MethodConfig, shape: BackboneShape) -> list[str]:

@@ -152,12 +152,7 @@ def _contents(
         "labels": list(classifier.labels),
         "metadata": dict(metadata or {}),
     }
-    peft = adapter_config(
-        method,
-        shape=shape,
-        name=name,
-        revision=revision,
-    )
+    peft = adapter_config(method, shape=shape, name=name, revision=revision)
     if not isinstance(card, str):
         trainable = sum(p.numel() for p in classifier.trainable().values())
         card = model_card(
@@ -168,6 +163,7 @@ def _contents(
             trainable=trainable,
             card=card,
             frames=classifier.front_end.backbone_frames is not None,
+            plain_peft=peft["peft_type"] == "LORA",
         )
     return {
         "adapter_config.json": _json(peft),

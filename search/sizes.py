@@ -1,35 +1,44 @@
 """How many parameters the methods of a space train, from smallest to largest (torch-free).
 
-Trainable parameters never fall when a range of a space is followed upwards (or never rise), so the ends of the
-ranges and all choices, in every combination, hold the extremes.
+The count is a sum of one part for each section of options (`adapter.*`, `lora.*`, ...), plus LayerNorms and head.
+So the extremes are looked for section by section: in each, every combination of choices with the ends of ranges,
+the other sections as they are best so far, until nothing changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from petl.config import method_keys
 from petl.counts import BackboneShape, trainable_parameters
 from petl.errors import ConfigError, UserError
 from search.records import Objective
-from search.space import Params, Space
+from search.space import Choice, IntRange, Parameter, Params, Space, tree
 
-_NO_SIZE = frozenset(
+NO_SIZE = frozenset(
     {
-        "pooling",
         "adapter.activation",
-        "adapter.placement",
+        "adapter.dropout",
+        "adapter.init",
+        "adapter.order",
         "adapter.residual",
         "lora.alpha",
         "lora.dropout",
         "lora.scaling",
         "moa.legacy_double_add",
+        "prefix.dropout",
+        "prefix.table",
+        "prompt.dropout",
+        "prompt.insertion",
     }
 )
 """Method options that change no count."""
-_MOST_COMBINATIONS = 4096
+_SIZED = {info.key for info in method_keys()} - NO_SIZE
+_MOST_TOGETHER = 512  # combinations of a section that are counted; beyond, its options are followed one by one
+_MOST_VALUES = 256  # of a whole-number range that are tried one by one against the backbone
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,21 @@ def method_sizes(space: Space, shape: BackboneShape, classes: int | None) -> tup
     Raises:
         UserError: as `trainable_params`; or when a bound on `trainable_params` leaves nothing to train.
     """
-    found: dict[str, list[int]] = {}
-    defaults: dict[str, int] = {}
-    for branch in space.branches():
-        method = str(space.flat(branch)["method"])
-        counts = [trainable_params(space, params, shape, classes) for params in _corners(space, branch)]
-        defaults.setdefault(method, counts[0])
-        found.setdefault(method, []).extend(counts)
-    sizes = tuple(MethodSize(m, min(found[m]), defaults[m], max(found[m])) for m in found)
+    counted: dict[str, int] = {}
+
+    def count(params: Params) -> int:
+        key = space.key({k: v for k, v in params.items() if k in _SIZED})
+        if key not in counted:
+            counted[key] = trainable_params(space, params, shape, classes)
+        return counted[key]
+
+    for params in tree.covering(space.params, _single_values(space)):
+        count(params)
+    climb = _Climb(space, count)
+    sizes = tuple(
+        MethodSize(method, count(climb(start, -1)), count(start), count(climb(start, +1)))
+        for method, start in _starts(space)
+    )
     _check_bounds(space, sizes)
     return sizes
 
@@ -89,21 +105,93 @@ def outside_bounds(objectives: tuple[Objective, ...], size: int) -> str:
     return ""
 
 
-def _corners(space: Space, branch: Params) -> list[Params]:
-    """The branch itself, then every combination of the ends of what can change its size."""
-    sized = {info.key for info in method_keys()} - _NO_SIZE
-    free: dict[str, tuple[Any, ...]] = {
-        p.key: p.domain.ends()
-        for p in space.params
-        if p.key in branch and p.key in sized and not space.is_parent(p.key) and p.key != "method"
-    }
-    combinations = 1
-    for key, ends in free.items():
-        if combinations * len(ends) > _MOST_COMBINATIONS:
-            free[key] = (ends[0], ends[-1])
-        combinations *= len(free[key])
-    corners = [{**branch, **dict(zip(free, ends, strict=True))} for ends in product(*free.values())]
-    return [branch, *corners]
+def _starts(space: Space) -> Iterator[tuple[str, Params]]:
+    """Each method with everything else at its default."""
+    sampled = any(p.key == "method" for p in space.params)
+    for method in space.methods():
+        yield method, next(_with(space, {"method": method} if sampled else {}, {}))
+
+
+class _Climb:
+    """Finds the configuration of a method with the most (`sign` 1) or fewest (-1) trainable parameters.
+
+    What was best in a section for one method is where the search of that section begins for the next.
+    """
+
+    def __init__(self, space: Space, count: Callable[[Params], int]) -> None:
+        self._space, self._count = space, count
+        self._groups = _groups(space)
+        self._known: dict[tuple[str, int, frozenset[str]], Params] = {}
+
+    def __call__(self, start: Params, sign: int) -> Params:
+        best, before = start, None
+        while before is None or self._count(best) != before:
+            before = self._count(best)
+            for section, group in self._groups.items():
+                best = self._improved(section, group, best, sign)
+        return best
+
+    def _improved(self, section: str, group: list[Parameter], best: Params, sign: int) -> Params:
+        def better(params: Params) -> int:
+            return sign * self._count(params)
+
+        spread = {p.key: _ends(p, self._space) for p in group}
+        entries = (p.key for p in group if p.key in best and not spread.keys() & {c.key for c in p.when})
+        place = (section, sign, frozenset(entries))
+        if place in self._known:
+            given = {key: value for key, value in self._known[place].items() if key in spread}
+            best = max(best, *_with(self._space, {**best, **given}, {}), key=better)
+        else:
+            together = list(islice(_with(self._space, best, spread), _MOST_TOGETHER + 1))
+            if len(together) <= _MOST_TOGETHER:
+                best = max([best, *together], key=better)
+        for key, values in spread.items():
+            best = max([best, *_with(self._space, best, {key: values})], key=better)
+        self._known[place] = best
+        return best
+
+
+def _with(space: Space, held: Params, spread: dict[str, tuple[Any, ...]]) -> Iterator[Params]:
+    """Complete configurations over `spread`; everything else as in `held`, or at its default."""
+    params = [replace(p, default=held[p.key]) if p.key in held else p for p in space.params]
+    return tree.walk(params, spread)
+
+
+def _groups(space: Space) -> dict[str, list[Parameter]]:
+    """Parameters that change counts, or switch such on and off, by section."""
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in space.params:
+        if parameter.key != "method" and (parameter.key in _SIZED or space.is_parent(parameter.key)):
+            groups.setdefault(parameter.key.partition(".")[0], []).append(parameter)
+    return groups
+
+
+def _ends(parameter: Parameter, space: Space) -> tuple[Any, ...]:
+    """All choices (of numbers the ends), both ends of a range; and what conditions ask of it."""
+    values = parameter.domain.ends()
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if len(numbers) > 2:
+        values = (*(v for v in values if v not in numbers), min(numbers), max(numbers))
+    asked = [v for p in space.params for c in p.when if c.key == parameter.key for v in c.values]
+    return tuple({(type(v), v): v for v in (*values, *asked)}.values())
+
+
+def _single_values(space: Space) -> Iterator[tuple[tree.Item, ...]]:
+    """Values that may not fit the backbone: all there are, beside each choice of their section."""
+    for parameter in space.params:
+        domain = parameter.domain
+        if parameter.key not in _SIZED:
+            continue
+        values: tuple[Any, ...] = domain.ends()
+        if isinstance(domain, IntRange) and (domain.size() or 0) <= _MOST_VALUES:
+            values = tuple(range(domain.low, domain.high + 1, domain.step))
+        section = parameter.key.partition(".")[0]
+        for value in values:
+            yield ((parameter.key, value),)
+        for other in space.params:
+            if other.key != parameter.key and other.key.startswith(f"{section}.") and isinstance(other.domain, Choice):
+                for value in values:
+                    yield from (((parameter.key, value), (other.key, choice)) for choice in other.domain.ends())
 
 
 def _check_bounds(space: Space, sizes: tuple[MethodSize, ...]) -> None:

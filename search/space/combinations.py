@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import combinations, islice, product
+from collections.abc import Iterator, Mapping
+from itertools import chain, combinations, islice, product
 from typing import Any
 
-from petl.config import MethodConfig
+from petl.config import method_keys, readers, why_unread
 from petl.errors import ConfigError
+from search.space import tree
+from search.space.errors import listed, shown
 from search.space.model import Params, Space
+from search.space.parameters import Choice, IntRange, Parameter
 from search.space.reader import Reader
-from search.space.tree import parents
 from search.space.yamlfile import Path
 
-_MOST_BRANCHES = 500
-_MOST_TRIALS = 1000  # configurations built in all
+_MOST_TRIALS = 5000  # configurations built in all
 
 
 def check_combinations(space: Space, reader: Reader) -> None:
     """Note parameters that are never active, options without a reader, and combinations that are refused.
 
-    Looks at every way the conditions can fall out (at most 500); in each at the defaults, at every choice and
-    both ends of every parameter, and at the ends of pairs within one section (`layers.first`, `layers.last`).
+    Looks at every way the conditions can fall out (where they are many: every two and, within a section, three
+    values together), at every choice and both ends of every parameter under each method and beside each value
+    of its section (`layers.first`, `layers.last`), and at what is enqueued.
     """
-    branches = list(islice(space.branches(), _MOST_BRANCHES))
-    active = {key for branch in branches for key in branch}
     for parameter in space.params:
-        if parameter.key not in active and len(branches) < _MOST_BRANCHES:
+        if not tree.possible(space.params, parameter.key):
             needs = " and ".join(str(condition) for condition in parameter.when)
             reader.wrong(("params", parameter.key, "when"), f"never active: nothing leads to {needs}")
-    _check_base(space, reader)
+    candidates = list(islice(_candidates(space), _MOST_TRIALS))
+    _check_base(space, reader, candidates)
     blamed: set[Path] = set()
-    for params in islice((p for branch in branches for p in _around(space, branch)), _MOST_TRIALS):
+    for params in _different(candidates):
         try:
             space.trial_config(params)
         except ConfigError as error:
@@ -47,56 +48,147 @@ def check_combinations(space: Space, reader: Reader) -> None:
             reader.wrong(("enqueue", number), str(error))
 
 
-def _around(space: Space, branch: Params) -> Iterator[Params]:
-    """A branch, and what lies one step (or one pair within a section) away from it."""
-    yield branch
-    above = parents(space.params)  # these have branches of their own
-    free = {p.key: p.domain.ends() for p in space.params if p.key in branch and p.key not in above}
-    for key, ends in free.items():
-        yield from ({**branch, key: end} for end in ends if end != branch[key])
-    for one, other in combinations(free, 2):
-        if "." in one and one.partition(".")[0] == other.partition(".")[0]:
-            yield from ({**branch, one: a, other: b} for a, b in product(free[one], free[other]))
+def _candidates(space: Space) -> Iterator[Params]:
+    yield from space.branches()
+    yield from tree.covering(space.params, _targets(space.params))
 
 
-def _check_base(space: Space, reader: Reader) -> None:
-    """A fixed option must mean something to at least one method."""
-    methods = [MethodConfig(method=name) for name in space.methods()]
-    for key in space.base:
-        if not any(method.applies(key) for method in methods):
-            names = ", ".join(space.methods())
-            reader.wrong(("base", key), f"it has no meaning for the methods of this space ({names}); leave it out")
+def _targets(params: tuple[Parameter, ...]) -> Iterator[tuple[tree.Item, ...]]:
+    """Values that have to go together: each alone, with each method, and with those of the same section."""
+    items = {p.key: [(p.key, value) for value in _telling(p)] for p in params}
+    yield from ((item,) for item in chain.from_iterable(items.values()))
+    for one, other in combinations(params, 2):
+        if _related(one, other):
+            yield from product(items[one.key], items[other.key])
+    chosen = [p for p in params if isinstance(p.domain, Choice) and not p.domain.ordered]
+    for three in combinations(chosen, 3):
+        if len({_section(p) for p in three}) == 1 and "." in three[0].key:
+            yield from product(*(items[p.key] for p in three))
+
+
+def _telling(parameter: Parameter) -> list[Any]:
+    """All choices; the ends of a range, and for whole numbers an odd and an even one."""
+    domain = parameter.domain
+    if isinstance(domain, IntRange) and domain.low + domain.step < domain.high:
+        return [domain.low, domain.high, domain.low + domain.step]
+    return list(domain.ends())
+
+
+def _related(one: Parameter, other: Parameter) -> bool:
+    """Whether a rule could hold between two parameters: options of a section, or a word about the whole method."""
+    if "." in one.key and _section(one) == _section(other):
+        return True
+    general = [p for p in (one, other) if "." not in p.key and p.key in _METHOD_KEYS]
+    return bool(general) and all(isinstance(p.domain, Choice) or p not in general for p in (one, other))
+
+
+def _section(parameter: Parameter) -> str:
+    return parameter.key.partition(".")[0]
+
+
+_METHOD_KEYS = {info.key for info in method_keys()}
+
+
+def _different(candidates: list[Params]) -> Iterator[Params]:
+    """Leave out what only combines anew a method and other settings: no rule ties the two together."""
+    methods: set[frozenset[Any]] = set()
+    others: set[frozenset[Any]] = set()
+    for params in candidates:
+        method = frozenset((k, type(v), v) for k, v in params.items() if k in _METHOD_KEYS)
+        other = frozenset((k, type(v), v) for k, v in params.items() if k not in _METHOD_KEYS)
+        if method not in methods or other not in others:
+            methods.add(method)
+            others.add(other)
+            yield params
+
+
+def _check_base(space: Space, reader: Reader, candidates: list[Params]) -> None:
+    """A fixed option must mean something in at least one configuration."""
+    unread: dict[str, str] = {key: "" for key in space.base if key in _METHOD_KEYS}
+    for params in candidates:
+        flat = {**space.base, **params}
+        for key in list(unread):
+            reason = why_unread(key, flat)
+            if not reason:
+                del unread[key]
+            elif not unread[key] or reason.startswith("with "):  # another option tells more than the method
+                unread[key] = reason
+    for key, reason in unread.items():
+        if reason.startswith("for "):
+            reason = f"for the methods of this space ({', '.join(space.methods())})"
+        reader.wrong(("base", key), f"it has no meaning {reason}; leave it out")
 
 
 def _blame(space: Space, error: ConfigError, params: Params) -> Path:
     key = error.key or ""
-    if key in params:
-        return ("params", key)
-    if key in space.base:
-        return ("base", key)
-    # A clash of several options is reported for their section: blame a member that is sampled.
     text = str(error)
-    for known in [*params, *space.base]:
-        if re.search(rf"(?<![\w.]){re.escape(known)}(?![\w.])", text):
-            return ("params" if known in params else "base", known)
+    # A clash of several options names them all: blame the first that is sampled, else the first that is fixed.
+    named = [k for k in [*params, *space.base] if re.search(rf"(?<![\w.]){re.escape(k)}(?![\w.])", text)]
+    for known in [key, *named]:
+        if known in params:
+            return ("params", known)
+    for known in [key, *named]:
+        if known in space.base:
+            return ("base", known)
     return ("params",)
 
 
 def _explained(space: Space, error: ConfigError, params: Params, path: Path) -> str:
-    key = error.key or ""
-    method = params.get("method", space.base.get("method"))
-    if key in params and not MethodConfig(method=str(method)).applies(key):
-        needs = _methods_of(space, key)
-        if not needs:
-            return f"it has no meaning for any method of this space ({', '.join(space.methods())}); leave it out"
-        wanted = needs[0] if len(needs) == 1 else f"[{', '.join(needs)}]"
-        return f"it has no meaning for method '{method}'; add when: {{method: {wanted}}}"
+    key = str(path[-1])
+    reason = why_unread(key, {**space.base, **params}) if key in params else ""
+    if reason:
+        return f"it has no meaning {_advice(space, key, reason)}"
     return f"{error} (for example with {_settings(params)})" if path[0] == "params" else str(error)
 
 
-def _methods_of(space: Space, key: str) -> list[str]:
-    return [name for name in space.methods() if MethodConfig(method=name).applies(key)]
+def _advice(space: Space, key: str, reason: str) -> str:
+    """What is to be done about an option that is sampled where nothing reads it."""
+    own = {condition.key: condition.values for condition in space.parameter(key).when}
+    needs: dict[str, list[Any]] = {}
+    for parent in readers(key):
+        values, fitting = _values(space, parent), _fitting(key, parent, space)
+        if not fitting and parent == "method":
+            return f"for any method of this space ({', '.join(space.methods())}); leave it out"
+        if not fitting:
+            wanted = listed(readers(key)[parent])
+            return f"with {parent} {listed(map(shown, values))}; leave it out, or give {parent}: {wanted}"
+        given = own.get(parent, tuple(values))
+        if any(value not in fitting for value in given):
+            needs[parent] = [value for value in fitting if value in given]
+    # A condition on an option of the method is a condition on the method already.
+    if "method" in needs and any(_asks_method(space, parent) for parent in needs if parent != "method"):
+        del needs["method"]
+    if not needs:
+        return f"{reason}; leave it out"
+    wanted = ", ".join(f"{parent}: {_written(values)}" for parent, values in needs.items())
+    return f"{reason}; add when: {{{wanted}}}"
 
 
-def _settings(params: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in params.items())
+def _asks_method(space: Space, key: str) -> bool:
+    return any(p.key == key and any(c.key == "method" for c in p.when) for p in space.params)
+
+
+def _fitting(key: str, parent: str, space: Space) -> list[Any]:
+    """Values of `parent` that the space can give and that let `key` be read."""
+    wanted = readers(key)[parent]
+    if parent == "method":
+        return [v for v in space.methods() if set(wanted) & {part.strip() for part in v.split("+")}]
+    return [value for value in _values(space, parent) if value in wanted]
+
+
+def _values(space: Space, key: str) -> list[Any]:
+    """What a key can be in this space: sampled, fixed or its default."""
+    for parameter in space.params:
+        if parameter.key == key:
+            return list(parameter.domain.ends())
+    if key in space.base:
+        return [space.base[key]]
+    return [next(info.default for info in method_keys() if info.key == key)]
+
+
+def _written(values: list[Any]) -> str:
+    return shown(values[0]).strip("'") if len(values) == 1 else f"[{listed(values)}]"
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={shown(value).strip(chr(39))}" for key, value in params.items())

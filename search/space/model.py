@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from petl.config import MethodConfig
+from petl.config import why_unread
 from petl.errors import ConfigError, nearest
 from search.records import Objective
 from search.space import tree
@@ -108,10 +108,9 @@ class Space:
         return full
 
     def flat(self, params: Mapping[str, Any]) -> Params:
-        """The fixed part and `params` together, less fixed options that the chosen method does not read."""
-        method = MethodConfig(method=str({**self.base, **params}["method"]))
-        fixed = {k: v for k, v in self.base.items() if method.applies(k)}
-        return {**fixed, **params}
+        """The fixed part and `params` together, less fixed options that nothing reads beside the chosen ones."""
+        flat = {**self.base, **params}
+        return {k: v for k, v in flat.items() if k in params or not why_unread(k, flat)}
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """The checked configuration of the trial that `params` (complete) describes."""
@@ -126,9 +125,10 @@ class Space:
 
     def short_name(self, params: Mapping[str, Any]) -> str:
         """A readable name such as `soft_moa-e7-r128`: the method and the sizes that set it apart."""
-        from search.space.naming import short_name
+        from search.space.naming import GENERAL, short_name
 
-        return short_name(self.flat(params))
+        # What holds for the whole space sets no configuration apart.
+        return short_name({k: v for k, v in self.flat(params).items() if k in params or k not in GENERAL})
 
     def where(self, key: str) -> str:
         """`spaces/moa.yaml, line 30`: where a key is declared, for messages."""
@@ -189,7 +189,10 @@ class Space:
         return key in tree.parents(self.params)
 
     def branches(self) -> Iterator[Params]:
-        """Complete configurations, one per way the conditions can fall out; the rest at its default."""
+        """Complete configurations that show how the conditions can fall out; the rest at its default.
+
+        All of them, or where there are more than 500 every two values of conditions together.
+        """
         return tree.branches(self.params)
 
     def absolute(self) -> Space:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
@@ -60,6 +61,33 @@ def test_round_trip(tiny: TinyModel, case: Case, checkpoints: dict[str, Path], t
     tensors = load_file(directory / "adapter_model.safetensors")
     assert sum(t.numel() for t in tensors.values()) == sum(t.numel() for t in model.stored().values())
     assert all(t.is_floating_point() for t in tensors.values())
+
+
+@pytest.mark.parametrize("tiny", FAMILIES, ids=str)
+@pytest.mark.parametrize(
+    "flat",
+    [
+        {"lora.rank": 2, "lora.targets": "q,k,v,o,fc1,fc2", "norms": "site+final"},
+        {"lora.rank": 2, "lora.targets": "fc1,fc2", "layers.first": 1, "layers.last": 1, "lora.scaling": "alpha/RR"},
+    ],
+    ids=["all", "feed-forward"],
+)
+def test_lora_loads_in_plain_peft(
+    tiny: TinyModel, flat: dict[str, Any], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    model = _classifier(checkpoints[tiny.name], {"method": "lora", **flat})
+    directory = save_adapter(tmp_path / "best", model)
+    config = json.loads((directory / "adapter_config.json").read_text())
+    if tiny.kind == "WavLM" and "q" in flat["lora.targets"]:
+        assert config["peft_type"] == "PETL_LORA"  # plain peft would load it, and change nothing
+        return
+    frames = model.front_end.backbone_frames
+    theirs = PeftModel.from_pretrained(load_backbone(str(checkpoints[tiny.name]), frames=frames), str(directory))
+    x = model.front_end.collate([model.features(_waves()[1])])
+    with torch.inference_mode():
+        found = theirs.eval()(x.values).last_hidden_state
+        assert torch.equal(found, model.adapted(x.values).last_hidden_state)
+        assert not torch.equal(found, load_backbone(str(checkpoints[tiny.name]), frames=frames)(x.values)[0])
 
 
 @pytest.mark.parametrize("tiny", FAMILIES, ids=str)

@@ -15,16 +15,33 @@ _READERS = {
     "moa.slots": ["soft_moa"],
     "moa.reduction": _MIXTURES,
     "moa.location": _MIXTURES,
-    "adapter.reduction": ["adapter"],
-    "adapter.location": ["adapter"],
-    "lora.rank": ["lora"],
-    "lora.alpha": ["lora"],
-    "lora.targets": ["lora"],
+    "moa.expert": _MIXTURES,
+    "adapter.reduction": ["adapter", "adapter+lora"],
+    "adapter.location": ["adapter", "adapter+lora"],
+    "adapter.block": ["adapter", "adapter+lora"],
+    "lora.rank": ["lora", "adapter+lora"],
+    "lora.alpha": ["lora", "adapter+lora"],
+    "lora.targets": ["lora", "adapter+lora"],
+    "prefix.table": ["prefix"],
+    "prefix.length": ["prefix"],
+}
+_BEHIND = {  # options that need another option besides a method
+    "moa.kernel": ("moa.expert", ["convpass"]),
+    "adapter.kernel": ("adapter.block", ["conformer", "convpass", "conv"]),
+    "adapter.activation": ("adapter.block", ["bottleneck"]),
+    "adapter.gate": ("adapter.block", ["conv"]),
+    "prefix.reparam": ("prefix.table", ["embedding"]),
 }
 _WORDS = {
     "moa.location": ["attention", "ffn", "both"],
     "adapter.location": ["ffn", "attention", "both", "layer"],
     "lora.targets": ["q,v", "q", "q,k,v,o"],
+    "moa.expert": ["bottleneck", "convpass"],
+    "adapter.block": ["bottleneck", "conformer", "convpass", "conv"],
+    "adapter.activation": ["gelu", "relu"],
+    "adapter.gate": [True, False],
+    "prefix.table": ["layers", "embedding"],
+    "prefix.reparam": [True, False],
     "pooling": ["mean", "cls", "cls+dist", "patches"],
 }
 _REALS = ["optim.lr", "optim.weight_decay", "lora.alpha", "train.label_smoothing"]
@@ -53,7 +70,12 @@ def _domain(draw: st.DrawFn, key: str) -> dict[str, Any]:
 def space_texts(draw: st.DrawFn) -> str:
     """YAML of a sound space: conditional options of random methods, some unconditional ones, enqueued points."""
     methods = draw(
-        st.lists(st.sampled_from([*_MIXTURES, "adapter", "lora", "linear"]), min_size=1, max_size=5, unique=True)
+        st.lists(
+            st.sampled_from([*_MIXTURES, "adapter", "lora", "adapter+lora", "prefix", "linear"]),
+            min_size=1,
+            max_size=6,
+            unique=True,
+        )
     )
     params: dict[str, Any] = {"method": {"choice": methods, "ordered": draw(st.booleans())}}
     free = draw(st.lists(st.sampled_from(["pooling", "optim.lr", "optim.weight_decay"]), unique=True))
@@ -67,12 +89,16 @@ def space_texts(draw: st.DrawFn) -> str:
         if parent and key == "moa.location" and readers[0] in params["moa.experts"]["when"]["method"]:
             when = {"method": readers[0], "moa.experts": parent["int"][0]}
         params[key] = {**draw(_domain(key)), "when": when}
+    for key, (parent, values) in _BEHIND.items():
+        fitting = [v for v in values if v in params.get(parent, {}).get("choice", [])]
+        if fitting and draw(st.booleans()):
+            params[key] = {**draw(_domain(key)), "when": {parent: fitting}}
     plain = {
         "schema": "petl.space/1",
         "name": draw(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)),
         "description": draw(st.text(st.characters(codec="utf-8"), max_size=8)),
         "base": {"epochs": draw(st.integers(1, 90)), "lora.dropout": 0.0, "train.precision": "float32"}
-        if "lora" in methods
+        if {"lora", "adapter+lora"} & set(methods)
         else {"epochs": 9},
         "objectives": [{"metric": "val/macro_f1"}, {"metric": "trainable_params", "max": draw(st.integers(1, 10**9))}],
         "params": params,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile
+from rich.console import Console
 
+from petl import METHODS, PRESETS
+from petl.config import method_keys
+from search.commands.methods import list_methods
 from tests.search.running import ROOT, command, petl_search, workplace
 
 MOA = ROOT / "spaces" / "moa.yaml"
@@ -145,12 +151,66 @@ def test_other_commands_refuse_in_the_same_way(tmp_path: Path, arguments: list[s
 
 def test_methods_and_datasets_are_listed(tmp_path: Path) -> None:
     methods = _run(petl_search("methods"), tmp_path)
-    assert methods.returncode == 0 and "moa.experts" in methods.stdout and "1,417" not in methods.stdout
+    assert methods.returncode == 0, methods.stderr
+    for words in ("moa.experts", "soft_moa only", "aat_mlp_spatial", "arXiv 2402.00828", "adapter.legacy_discard_conv"):
+        assert words in methods.stdout, words
+    assert "needs a convolutional front end" in _flat(methods.stdout), "feature_adapter on an AST is explained"
+    assert "1,417" not in methods.stdout
     more = _run(petl_search("methods", "--classes", "9"), tmp_path)
     assert "1,417" in more.stdout, "final LayerNorm 256 + head 129 * 9"
     datasets = _run(petl_search("datasets"), tmp_path)
     assert datasets.returncode == 0
     assert all(name in datasets.stdout for name in ("embedded", "esc50", "folder", "manifest"))
+
+
+_BACKBONES = {
+    "ast": {"model_type": "audio-spectrogram-transformer"},
+    "wav2vec2": {"model_type": "wav2vec2"},
+    "whisper": {"model_type": "whisper"},
+}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("family", _BACKBONES)
+def test_methods_of_a_backbone_fit_the_terminal(tmp_path: Path, family: str, width: int) -> None:
+    """Every key, every method and every published setting, at any width, for any family."""
+    (tmp_path / "config.json").write_text(json.dumps(_BACKBONES[family]))
+    console = Console(width=width, record=True, file=io.StringIO())
+    list_methods(str(tmp_path), 50, console)
+    text = console.export_text()
+    assert all(len(line.rstrip()) <= width for line in text.splitlines()[2:]), "the first line holds a path"
+    shown = {line.split()[0] for line in text.splitlines() if line.strip()}
+    assert shown >= {info.key for info in method_keys() if info.key != "method"} | set(METHODS) | set(PRESETS)
+    if family == "ast":
+        rows = {line.split()[0]: line.split()[-1] for line in reversed(text.splitlines()) if line.strip()}
+        assert rows["linear"] == "39,986" and rows["pfeiffer"] == f"{248_976 + 39_986:,}"
+    flat = _flat(text)
+    assert ("not on this backbone: cls, cls+dist" in flat) == (family != "ast")
+    assert ("not on this backbone: grid" in flat) == (family != "ast")
+    assert ("not on this backbone: method 'feature_adapter'" in flat) == (family == "ast")
+    assert ("not on this backbone: replace_dist" in flat) == (family != "ast")
+
+
+def test_methods_need_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['petl-search', 'methods']\n"
+        "from search.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "bad = [m for m in ('torch', 'ray', 'transformers', 'mlflow', 'optuna') if m in sys.modules]\n"
+        "print('IMPORTED', bad); sys.exit(code)"
+    )
+    told = _run([sys.executable, "-c", code], tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "IMPORTED []" in told.stdout
+
+
+@pytest.mark.parametrize("space", sorted((ROOT / "spaces").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_space_has_a_plan(tmp_path: Path, space: Path) -> None:
+    told = _run(command("--space", space, "--dry-run"), tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "9 classes" in told.stdout and "tried first" in told.stdout
+    assert "note:" not in told.stdout
 
 
 def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:

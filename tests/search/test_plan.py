@@ -92,7 +92,14 @@ def test_the_extremes_are_those_of_the_whole_space(backbone: str) -> None:
         trainable_params(
             space,
             space.complete(
-                {"method": "soft_moa", "moa.experts": e, "moa.slots": s, "moa.reduction": r, "moa.location": at}
+                {
+                    "method": "soft_moa",
+                    "moa.experts": e,
+                    "moa.slots": s,
+                    "moa.reduction": r,
+                    "moa.location": at,
+                    "moa.expert": expert,
+                }
             ),
             shape,
             10,
@@ -101,6 +108,7 @@ def test_the_extremes_are_those_of_the_whole_space(backbone: str) -> None:
         for s in (1, 2, 4)
         for r in (8, 16, 128)
         for at in ("attention", "ffn", "both")
+        for expert in ("bottleneck", "convpass")
     ]
     assert (min(counts), max(counts)) == (sizes["soft_moa"].least, sizes["soft_moa"].most)
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import petl
+from petl import BackboneShape, trainable_parameters
 from petl.errors import UserError
+from petl.hub import read_config
+from search.sizes import method_sizes
 from search.space import (
     SchedulerOptions,
     dump,
@@ -20,6 +24,8 @@ from search.space import (
 )
 
 _ROOT = Path(__file__).parents[2]
+_EMBEDDED = BackboneShape.from_config(read_config("embedded"))
+_ANY_FAMILY = ["sure", "moa", "adapter", "lora", "prompt", "prefix", "all", "experts_slots", "budget"]
 _FILES = sorted((_ROOT / "spaces").glob("*.yaml"))
 
 
@@ -29,8 +35,81 @@ def test_every_space_file_is_sound(file: Path) -> None:
     assert space.name == file.stem
     assert space.notes == ()
     assert parse_space(dump(space)) == space
+    assert space.budget.trials is not None and space.budget.trials >= len(space.enqueue)
     for partial in space.enqueue:
         space.trial_config(space.complete(partial))
+    for branch in space.branches():
+        assert trainable_parameters(space.trial_config(branch).method, _EMBEDDED, 9) > 0
+    assert {size.method for size in method_sizes(space, _EMBEDDED, 9)} == set(space.methods())
+
+
+@pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)
+def test_what_is_tried_first_can_be_built(file: Path) -> None:
+    """On the embedded backbone, and as large as the plan says."""
+    space = load_space(file)
+    backbone = petl.load_backbone("embedded")
+    seen = []
+    for partial in space.enqueue:
+        method = space.trial_config(space.complete(partial)).method
+        if method in seen:
+            continue
+        seen.append(method)
+        adapted = petl.attach(backbone, method.to_flat(), seed=0)
+        assert sum(p.numel() for p in adapted.trainable().values()) == trainable_parameters(method, _EMBEDDED)
+        adapted.detach()
+
+
+@pytest.mark.parametrize("name", _ANY_FAMILY)
+def test_spaces_that_run_on_any_family(name: str) -> None:
+    """Including AST-base, wav2vec 2.0 base and large: every option fits, down to the ends of all ranges."""
+    space = load_space(_ROOT / "spaces" / f"{name}.yaml")
+    stable = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    for config in ({"model_type": _EMBEDDED.family}, {"model_type": "wav2vec2"}, {"model_type": "whisper"}):
+        assert method_sizes(space, BackboneShape.from_config(config), 9)
+    assert method_sizes(space, BackboneShape.from_config({"model_type": "wav2vec2", **large, **stable}), 9)
+
+
+def test_the_placement_study_holds_the_six_functions_and_no_other() -> None:
+    space = load_space(_ROOT / "spaces" / "ablation_placement.yaml")
+    assert space.size() == 6 * 3 == space.budget.trials
+    methods = {space.trial_config(space.complete(partial)).method for partial in space.enqueue}
+    cases = {(m.adapter.location, m.adapter.placement, m.adapter.where) for m in methods}
+    assert len(cases) == 6
+    assert not any(placement == "sequential" and order == "after" for _, placement, order in cases)
+
+
+@pytest.mark.parametrize(("name", "choices"), [("ablation_lora_targets", 5), ("ablation_kernel", 8)])
+def test_studies_are_grids_over_three_seeds(name: str, choices: int) -> None:
+    space = load_space(_ROOT / "spaces" / f"{name}.yaml")
+    assert space.size() == 3 * choices == space.budget.trials
+    assert len(space.enqueue) == choices
+    assert space.scheduler.rungs(27) == ()
+
+
+def test_the_budget_space_rejects_what_is_outside_on_each_backbone() -> None:
+    space = load_space(_ROOT / "spaces" / "budget.yaml")
+    objective = space.objectives[1]
+    assert (objective.bound_min, objective.bound_max) == (50_000, 1_000_000)
+    for shape in (_EMBEDDED, BackboneShape()):
+        counts = [
+            trainable_parameters(space.trial_config(space.complete(partial)).method, shape, 9)
+            for partial in space.enqueue
+        ]
+        assert sum(50_000 <= count <= 1_000_000 for count in counts) >= 6
+
+
+def test_published_settings_are_in_their_spaces() -> None:
+    """The presets of SURE and AAT, as their spaces compute them."""
+    for name, names in {
+        "sure": ["sure_conv_adapter", "sure_bottleneck", "sure_lora", "sure_prefix", "sure_full", "sure_linear"],
+        "aat": ["aat_head", "aat_mlp", "aat_mlp_spatial", "aat_prompt", "aat_partial", "aat_full"],
+    }.items():
+        space = load_space(_ROOT / "spaces" / f"{name}.yaml")
+        tried = [space.trial_config(space.complete(partial)).method.to_flat() for partial in space.enqueue]
+        for preset in names:
+            flat = petl.MethodConfig.from_flat(petl.preset(preset)).to_flat()
+            assert any({**tried_flat, **flat} == tried_flat for tried_flat in tried), preset
 
 
 def test_the_main_space_asks_the_main_question() -> None:

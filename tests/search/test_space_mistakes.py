@@ -46,9 +46,16 @@ CASES = [
     ("epochs: 27", "optim.lrr: 1", "unknown key (did you mean 'optim.lr'?); optim has: optim.lr, optim.head_lr"),
     ("epochs: 27", "optim: {weight_decay: 1}", "written with dots: optim.weight_decay: ... instead of optim:"),
     ("epochs: 27", "optim.lr: 1e-3", "line 4, base.optim.lr: 'optim.lr' is sampled in params (line 9)"),
-    ("epochs: 27", "pooling: men", "base.pooling: Input should be 'mean', 'cls', 'cls+dist' or 'patches', found 'men'"),
+    ("epochs: 27", "pooling: men", "base.pooling: Input should be 'mean', 'cls', 'cls+dist', 'patches', 'prompts',"),
+    ("epochs: 27", "pooling: men", "'masked_mean' or 'stats', found 'men'"),
     ("epochs: 27", "pooling: men", "(did you mean 'mean'?)"),
     ("epochs: 27", "adapter.width: 8", "it has no meaning for the methods of this space (soft_moa, lora, linear)"),
+    (
+        "epochs: 27",
+        "moa.kernel: 3",
+        "base.moa.kernel: it has no meaning with moa.expert 'bottleneck'; leave it",
+    ),
+    ("epochs: 27", "partial.last: top", "partial.last: Input should be a valid integer or 'half', found 'top'"),
     ("epochs: 27", "dataset: esc50", "line 4, base.dataset: dataset 'esc50' needs data: PATH (--data PATH)"),
     ("epochs: 27", "dataset: esc5", "Input should be 'embedded', 'esc50', 'folder' or 'manifest', found 'esc5'"),
     # params

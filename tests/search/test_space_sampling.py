@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from petl.errors import ConfigError
 from search.space import Choice, FloatRange, IntRange, Params, Space, dump, load_space, parse_space
+from search.space.naming import short_name
 from tests.search.spaces import spaces
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -112,21 +113,16 @@ def test_the_size_is_the_number_of_different_configurations(space: Space) -> Non
 
 
 def _everything(space: Space) -> list[Params]:
-    """All configurations, by brute force: a product over all parameters, the inactive ones struck out."""
-    values: list[tuple[Any, ...]] = []
+    """All configurations, by brute force: parameter after parameter, every value of the active ones."""
+    found: list[Params] = [{}]
     for parameter in space.params:
         domain = parameter.domain
-        if isinstance(domain, IntRange):
-            values.append(tuple(range(domain.low, domain.high + 1, domain.step)))
-        else:
-            values.append(domain.ends())
-    found = []
-    for combination in itertools.islice(itertools.product(*values), 200_000):
-        params: Params = {}
-        for parameter, value in zip(space.params, combination, strict=True):
-            if parameter.active(params):
-                params[parameter.key] = value
-        found.append(params)
+        values = range(domain.low, domain.high + 1, domain.step) if isinstance(domain, IntRange) else domain.ends()
+        active = [
+            [{**params, parameter.key: value} for value in values] for params in found if parameter.active(params)
+        ]
+        idle = [params for params in found if not parameter.active(params)]
+        found = [*idle, *itertools.chain.from_iterable(active)]
     return found
 
 
@@ -190,6 +186,56 @@ def test_short_names_of_ranks_targets_layers_and_joined_methods() -> None:
     )
     space = parse_space(head + "params:\n  lora.rank: {int: [2, 64], default: 12}\n  lora.targets: 'q,k'\n")
     assert space.short_name(space.complete({})) == "adapter+lora-w8-k12-qk-l2totop"
+
+
+@pytest.mark.parametrize(
+    ("flat", "expected"),
+    [
+        ({"method": "full"}, "full"),
+        ({"method": "partial"}, "partial-half"),
+        ({"method": "partial", "partial.last": 3}, "partial-top3"),
+        ({"method": "adapter", "adapter.block": "conformer", "adapter.kernel": 8}, "adapter-conformer-x8"),
+        ({"method": "adapter", "adapter.block": "tiny_external_attention", "adapter.width": 8}, "adapter-tinyext-w8"),
+        (
+            {"method": "adapter", "adapter.ratio": 0.25, "adapter.location": "both", "adapter.placement": "mixed"},
+            "adapter-c0.25-both-mixed",
+        ),
+        (
+            {"method": "adapter", "adapter.placement": "sequential", "adapter.residual": False},
+            "adapter-seq-nores",
+        ),
+        ({"method": "adapter", "adapter.block": "conv", "adapter.gate": False}, "adapter-conv-nogate"),
+        ({"method": "lora", "lora.rank": 4, "lora.targets": "q,k", "lora.shared": True}, "lora-k4-qk-shared"),
+        ({"method": "prompt", "prompt.length": 25, "prompt.deep": True}, "prompt-n25"),
+        (
+            {"method": "prompt", "prompt.length": 9, "prompt.deep": False, "prompt.insertion": "replace_dist"},
+            "prompt-n9-shallow-nodist",
+        ),
+        (
+            {"method": "prefix", "prefix.length": 30, "prefix.table": "embedding", "prefix.reparam": True},
+            "prefix-n30-embedding-mlp",
+        ),
+        (
+            {"method": "soft_moa", "moa.experts": 3, "moa.slots": 2, "moa.expert": "convpass", "moa.kernel": 5},
+            "soft_moa-e3-s2-convpass-x5",
+        ),
+        ({"method": "feature_adapter", "feature_adapter.width": 8}, "feature_adapter-w8"),
+        ({"method": "adapter+prompt", "adapter.width": 4, "prompt.length": 5}, "adapter+prompt-w4-n5"),
+        ({"method": "linear", "pooling": "cls+dist", "norms": "site+final"}, "linear-ln_site_final-cls_dist"),
+        ({"method": "lora", "lora.rank": 2, "seed": 3}, "lora-k2-seed3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_short_names_of_options(flat: Params, expected: str) -> None:
+    assert short_name(flat) == expected
+    assert re.fullmatch(r"[A-Za-z0-9._+-]+", expected)
+
+
+def test_what_a_space_fixes_for_all_names_none() -> None:
+    head = "schema: petl.space/1\nbudget: {trials: 1}\nbase: {norms: none, head.kind: norm_linear, seed: 4}\n"
+    space = parse_space(head + "params:\n  method: {choice: [linear, lora]}\n  pooling: {choice: [mean, stats]}\n")
+    assert space.short_name(space.complete({"pooling": "stats"})) == "linear-stats"
+    assert space.short_name(space.complete({"method": "lora"})) == "lora"
 
 
 def test_fixed_options_of_other_methods_stay_out() -> None:
