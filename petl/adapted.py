@@ -98,6 +98,13 @@ class Adapted(nn.Module):
         """What the tokens of the last forward pass's output are."""
         return self._tokens.layout
 
+    def counts(self, counted: bool) -> None:
+        """Whether the next batches count for statistics over a batch (BatchNorm's).
+
+        Say no for a worker that has no clips in a step and runs the model on any clip to take part in it.
+        """
+        self._tokens.counted = counted
+
     @property
     def config(self) -> Any:
         """The backbone's transformers configuration."""

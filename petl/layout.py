@@ -62,13 +62,15 @@ class Tokens:
     """The layout of the forward pass that is running (or ran last).
 
     `recomputing` is true while a checkpointed layer runs again during the backward pass: whatever a forward pass
-    does besides computing (running statistics) has been done then.
+    does besides computing (running statistics) has been done then. `counted` is false while a batch runs that must
+    leave no trace: that of a worker which has no clips in a step, but has to take part in it.
     """
 
     def __init__(self, special: int, prompts: int) -> None:
         self.special, self.prompts = special, prompts
         self.current: Layout | None = None
         self.recomputing = False
+        self.counted = True
 
     @property
     def layout(self) -> Layout:

@@ -39,7 +39,7 @@ def search(
         str | None, typer.Option(help="Their layout: esc50, folder or manifest.", show_default=False)
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Hub id or directory of an checkpoint.", show_default=False)
+        str | None, typer.Option(help="Hub id or directory of a checkpoint.", show_default=False)
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials to start.", show_default=False)] = None,
     max_epochs: Annotated[

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from petl.counts import BackboneShape
 from petl.errors import UserError
-from petl.hub import read_config
 from search import environment
 from search.files import Artifact, write_files
 from search.journal import Journal
 from search.mlflow_address import shown
+from search.plan import backbone_shape
 from search.prepare import (
     as_before,
     asked,
@@ -70,7 +70,7 @@ def run_search(request: Request, view: View) -> Outcome:
     directory, space = place(request)
     earlier = earlier_record(request)
     base = space.trial_config(space.complete({}))
-    shape = BackboneShape.from_config(read_config(base.backbone, base.revision))
+    shape = backbone_shape(base)
     mlflow_uri = tracking_uri(request, earlier)
     check(mlflow_uri)
     check_output(directory)

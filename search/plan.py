@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -16,7 +16,7 @@ from search.records import Objective
 from search.resources import GroupPlan
 from search.sizes import MethodSize, method_sizes, outside_bounds, trainable_params
 from search.space import Choice, Params, Space, duration_text
-from trainables.config import EMBEDDED, DataOptions
+from trainables.config import EMBEDDED, DataOptions, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def make_plan(space: Space, groups: GroupPlan) -> Plan:
             options that do not fit the backbone, bounds that leave nothing.
     """
     config = space.trial_config(space.complete({}))
-    shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
+    shape = backbone_shape(config)
     data = summarise(config.data)
     sizes = method_sizes(space, shape, len(data.labels))
     enqueued = []
@@ -81,6 +81,20 @@ def make_plan(space: Space, groups: GroupPlan) -> Plan:
         refused = outside_bounds(space.objectives, size)
         enqueued.append(Enqueued(space.short_name(params), partial, size, refused))
     return Plan(space, config.backbone, shape, data, groups, sizes, tuple(enqueued))
+
+
+def backbone_shape(config: TrialConfig) -> BackboneShape:
+    """Sizes of the backbone as the trials load it.
+
+    Raises:
+        UserError: when there is no such backbone, or it is of no known family.
+    """
+    shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
+    return replace(
+        shape,
+        frequency_stride=config.frequency_stride or shape.frequency_stride,
+        time_stride=config.time_stride or shape.time_stride,
+    )
 
 
 def summarise(options: DataOptions) -> DataSummary:
@@ -167,7 +181,7 @@ def _enqueued(plan: Plan) -> Table:
     table.columns[2].justify = "right"
     for entry in plan.enqueued:
         settings = ", ".join(f"{k} {Choice((v,))}" for k, v in entry.params.items() if k != "method")
-        refused = " (over the bound: not trained)" if entry.refused else ""
+        refused = " (outside the bound: not trained)" if entry.refused else ""
         table.add_row(escape(entry.name), escape(settings), f"{entry.trainable:,}{refused}")
     return table
 

@@ -99,6 +99,7 @@ def train(
             noise = batches.generator(config.seed, epoch, step, _rank())
             x = augmented(clean, config.aug, model.front_end, noise).to(device)
             _set_learning_rates(optimizer, config, step, steps_per_epoch)
+            model.adapted.counts(counts)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 logits_BC = parallel(x.values, x.mask)
             y_B = targets[part_B].to(device)

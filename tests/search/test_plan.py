@@ -165,7 +165,7 @@ def test_bounds(backbone: str) -> None:
         "lora-r128",
         "linear",
     ]
-    assert "over the bound: not trained" in _text(bounded("max: 19_000"), 200)
+    assert "outside the bound: not trained" in _text(bounded("max: 19_000"), 200)
     objectives = bounded("max: 19_000, min: 10").objectives
     assert outside_bounds(objectives, 19_000) == ""
     assert outside_bounds(objectives, 19_001) == "19,001 trainable parameters, more than 19,000"

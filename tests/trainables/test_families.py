@@ -238,6 +238,19 @@ def test_two_workers_train_what_one_trains(backbones: dict[str, Path], uneven: P
 
 
 @pytest.mark.slow
+def test_a_worker_without_clips_leaves_no_trace_in_batchnorm(
+    backbones: dict[str, Path], uneven: Path, tmp_path: Path
+) -> None:
+    conformer = {"method": "adapter", "adapter.block": "conformer", "adapter.width": 4, "adapter.kernel": 3}
+    clips = _run(_config(backbones["wav2vec2"], uneven, **conformer), epochs=1)[2].size("train")
+    config = _config(backbones["wav2vec2"], uneven, **conformer, **{"train.batch_size": clips - 1})  # the last has one
+    alone, _, _ = _run(config)
+    for one, two in zip(alone, _two_workers(config, tmp_path / "meet"), strict=True):
+        for name, value in _numbers(one).items():
+            assert two[name] == pytest.approx(value, abs=2e-4), name
+
+
+@pytest.mark.slow
 def test_two_workers_may_skip_different_layers(backbones: dict[str, Path], uneven: Path, tmp_path: Path) -> None:
     """LayerDrop leaves parameters without a gradient in a step, other ones in other workers."""
     config = _config(backbones["wav2vec2-stable"], uneven, backbone_mode="train", epochs=3)

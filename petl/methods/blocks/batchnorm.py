@@ -46,10 +46,11 @@ class TokenBatchNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mean and (biased) variance of the batch; the running ones follow, and stand in where there is too little."""
         count = x_BNC.new_ones(x_BNC.shape[:2]).sum() if mask_BN is None else mask_BN.sum().to(x_BNC.dtype)
-        sums = _over_workers(torch.cat([_kept(x_BNC, mask_BN).sum(dim=(0, 1)), count.view(1)]))
+        weight = 1.0 if self.tokens.counted else 0.0
+        sums = _over_workers(torch.cat([_kept(x_BNC, mask_BN).sum(dim=(0, 1)), count.view(1)]) * weight)
         total_C, count = sums[:-1], sums[-1].detach()
         mean_C = total_C / count.clamp(min=1)
-        squares_C = _over_workers(_kept(x_BNC - mean_C, mask_BN).square().sum(dim=(0, 1)))
+        squares_C = _over_workers(_kept(x_BNC - mean_C, mask_BN).square().sum(dim=(0, 1)) * weight)
         enough = count >= 2
         if not self.tokens.recomputing:
             with torch.no_grad():
