@@ -8,7 +8,7 @@ same bits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from petl.checkpointing import checkpoint_layers
 from petl.config import MethodConfig
 from petl.errors import UserError
+from petl.families import Family
 from petl.layout import Layout
 from petl.methods import BUILDERS
 from petl.methods.base import Attachment, SiteMap, Undo
 from petl.methods.lora import AddUpdate
 from petl.padding import guard_padding
-from petl.state import checked_state
+from petl.state import copy_state
 from petl.trained_copies import TrainedCopies, trained_paths
 
 _MARK = "_petl_attached"
@@ -57,26 +58,39 @@ class Adapted(nn.Module):
 
         # Everything that can be refused has been checked: only now is the backbone touched.
         reference = next(backbone.parameters())
-        self._flags = {name: p.requires_grad for name, p in backbone.named_parameters()}
-        self._modes = {name: m.training for name, m in backbone.named_modules()}
-        backbone.requires_grad_(False)
         self.added = nn.Module()
         for attachment in attachments:
             if attachment.module is not None:
                 attachment.module.to(device=reference.device, dtype=reference.dtype)
                 _place(self.added, f"{attachment.path}.{attachment.name}".strip("."), attachment.module)
-        self._copies = TrainedCopies(backbone, copied)
-        for attachment in attachments:
             if isinstance(hook := getattr(attachment, "hook", None), AddUpdate):
                 self._updates[attachment.path] = hook
-        self._undo: list[Undo] = guard_padding(backbone, sites.family, sites.shape, self._tokens)
-        # Reversed, because hooks are prepended: methods on one module run in the order they are written in.
-        self._undo += [attachment.attach(backbone) for attachment in reversed(attachments)]
-        self._undo.append(self._tokens.watch(backbone, sites.family, sites.shape))
-        setattr(backbone, _MARK, True)
+        self._before = _Before(backbone, sites.family)
+        self._copies = TrainedCopies(backbone, copied)
+        self._undo: list[Undo] = []
         self._attached = True
         self.backbone = backbone
+        setattr(backbone, _MARK, True)
+        try:
+            self._put_on(attachments)
+        except BaseException:
+            self.detach()
+            raise
         self.train(self.training)
+
+    def _put_on(self, attachments: list[Attachment]) -> None:
+        backbone = self.backbone
+        backbone.requires_grad_(False)
+        for parameter in self._copies.parameters(backbone).values():
+            parameter.requires_grad_(True)
+        self._before.keep_gradients_out(backbone)
+        self._undo += guard_padding(backbone, self.family, self.shape, self._tokens)
+        # Updates of projections belong to what a block computes, so they run first. The rest is reversed, because
+        # hooks are prepended: methods on one module run in the order they are written in.
+        ordered = sorted(attachments, key=lambda a: not isinstance(getattr(a, "hook", None), AddUpdate))
+        for attachment in reversed(ordered):
+            self._undo.append(attachment.attach(backbone))
+        self._undo.append(self._tokens.watch(backbone, self.family, self.shape))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The backbone's own call: `adapted(input_values).last_hidden_state` is (B, N, D)."""
@@ -85,13 +99,25 @@ class Adapted(nn.Module):
         return self.backbone(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Adapted:
-        """Switch the added modules; a frozen backbone stays in evaluation mode unless `backbone_mode` says train."""
-        if mode and self.merged:
-            raise UserError("the LoRA updates are merged into the backbone's weights; call unmerge() before training")
+        """Switch the added modules; a frozen backbone stays in evaluation mode unless `backbone_mode` says train.
+
+        Training takes merged LoRA updates out of the weights again.
+        """
+        if mode:
+            self.unmerge()
         super().train(mode)
-        if self._attached and self.method.frozen_eval:
+        if not self._attached:
+            return self
+        if self.method.frozen_eval:
             self.backbone.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()  # its statistics belong to the backbone, which stays as it is
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._tokens.forget()  # a copy is not of a forward pass that was left in the middle
+        return self.__dict__
 
     @property
     def layout(self) -> Layout:
@@ -128,11 +154,11 @@ class Adapted(nn.Module):
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Copy stored tensors in; `UserError` when names, shapes or values are not those of this method."""
-        own = self.stored()
-        checked = checked_state(state, {name: tuple(t.shape) for name, t in own.items()}, "the adapter state")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(checked[name])
+        merged = self.merged
+        self.unmerge()
+        copy_state(state, self.stored(), "the adapter state")
+        if merged:
+            self.merge()
 
     def original_state(self) -> dict[str, Tensor]:
         """The backbone's own tensors, as if nothing were attached (not copies)."""
@@ -180,14 +206,12 @@ class Adapted(nn.Module):
         backbone = self.backbone
         self.unmerge()
         self.gradient_checkpointing(False)
+        self._tokens.forget()
         for undo in reversed(self._undo):
             undo()
         self._undo = []
         self._copies.take_out(backbone)
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(self._flags[name])
-        for name, module in backbone.named_modules():
-            module.training = self._modes[name]
+        self._before.restore(backbone)
         delattr(backbone, _MARK)
         self._attached = False
         return backbone
@@ -212,11 +236,43 @@ def seeded_generator(seed: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+class _Before:
+    """What attaching changes about a backbone besides hooks and parameters, and how it was."""
+
+    def __init__(self, backbone: nn.Module, family: Family) -> None:
+        self._flags = {name: p.requires_grad for name, p in backbone.named_parameters()}
+        self._modes = {name: m.training for name, m in backbone.named_modules()}
+        self._encoder = family.feature_encoder
+        encoder = None if self._encoder is None else backbone.get_submodule(self._encoder)
+        self._wants: bool | None = getattr(encoder, "_requires_grad", None)
+
+    def keep_gradients_out(self, backbone: nn.Module) -> None:
+        """transformers would carry a gradient through a frozen feature encoder, down to the waveform."""
+        if self._encoder is not None and self._wants is not None:
+            cast(Any, backbone.get_submodule(self._encoder))._requires_grad = False
+
+    def restore(self, backbone: nn.Module) -> None:
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(self._flags[name])
+        for name, module in backbone.named_modules():
+            module.training = self._modes[name]
+        if self._encoder is not None and self._wants is not None:
+            cast(Any, backbone.get_submodule(self._encoder))._requires_grad = self._wants
+
+
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Register `module` under a dotted path, so that tensors carry the backbone's names."""
+    """Register `module` under a dotted path, so that tensors carry the backbone's names.
+
+    Where another module's parts hang already (an adapter at a projection that LoRA updates), they hang on.
+    """
     *parents, name = path.split(".")
     for part in parents:
         if part not in root._modules:
             root.add_module(part, nn.Module())
         root = root.get_submodule(part)
+    there = root._modules.get(name)
+    for child, kept in there.named_children() if there is not None else ():
+        if hasattr(module, child):
+            raise RuntimeError(f"two modules at '{path}' both have a '{child}'")
+        module.add_module(child, kept)
     root.add_module(name, module)

@@ -84,11 +84,11 @@ def positions_mode(state: Mapping[str, Tensor]) -> Positions:
     return "interpolate" if table is None or bool(table.any()) else "zero"
 
 
-def fingerprint(state: Mapping[str, Tensor]) -> str:
+def fingerprint(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> str:
     """A short digest that tells one backbone's weights from another's (not a cryptographic check).
 
-    Covers names, shapes and up to 256 evenly spaced values of every tensor in float32; position embeddings
-    are left out, as they depend on the input length.
+    Covers names, shapes and up to 256 evenly spaced values of every tensor, rounded to `dtype`; position
+    embeddings are left out, as they depend on the input length.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -96,7 +96,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
             continue
         flat = state[name].detach().flatten()
         picked = torch.linspace(0, flat.numel() - 1, min(256, flat.numel()), dtype=torch.float64).long()
-        values = flat[picked.to(flat.device)].to("cpu", torch.float32).numpy()
+        values = flat[picked.to(flat.device)].to(dtype).to("cpu", torch.float32).numpy()
         digest.update(f"{name}{tuple(state[name].shape)}".encode() + values.tobytes())
     return digest.hexdigest()[:16]
 

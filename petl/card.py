@@ -20,7 +20,8 @@ def model_card(
     revision: str | None,
     trainable: int,
     card: Mapping[str, Any] | None = None,
-    frames: bool = True,
+    loading: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
     plain_peft: bool = False,
 ) -> str:
     """Write a model card in Markdown with the hub's YAML header.
@@ -28,8 +29,8 @@ def model_card(
     `card` may hold `title`, `task` and `description` (text), `metrics` (a list of mappings with `name`,
     `value`, `split`, or a mapping of "split/name" to value), `configuration` (dotted keys of the whole
     trial), `provenance` (mapping: data digest, seed, commit, versions, …) and `license`. What is absent is
-    left out. `frames` says whether the backbone is loaded for a length of input, `plain_peft` whether peft
-    alone can load the adapter.
+    left out. `loading` are the arguments (besides name and revision) with which `load_backbone` gives the backbone
+    that the adapter goes on, `dtype` its number format, `plain_peft` whether peft alone can load the adapter.
     """
     card = card or {}
     metrics = _metrics(card.get("metrics") or [])
@@ -60,7 +61,7 @@ def model_card(
     )
     if card.get("provenance"):
         parts.append("## Provenance\n\n" + _table("Item", "Value", card["provenance"]))
-    parts.append(_usage(backbone, frames, plain_peft))
+    parts.append(_usage(backbone, {"revision": revision, **(loading or {})}, dtype, plain_peft))
     return "\n".join(parts)
 
 
@@ -78,7 +79,7 @@ def _header(method: MethodConfig, backbone: str, card: Mapping[str, Any]) -> str
     return "---\n" + yaml.safe_dump(header, sort_keys=True, allow_unicode=True) + "---\n"
 
 
-def _usage(backbone: str, frames: bool, plain_peft: bool) -> str:
+def _usage(backbone: str, loading: Mapping[str, Any], dtype: str, plain_peft: bool) -> str:
     lines = [
         "## Use\n",
         "```python",
@@ -90,15 +91,22 @@ def _usage(backbone: str, frames: bool, plain_peft: bool) -> str:
         "",
     ]
     if plain_peft:
+        given = [f"    {key}={value!r}," for key, value in loading.items() if value is not None]
+        other = dtype != "float32"
+        keep = ", autocast_adapter_dtype=False" if other else ""
         lines += [
             "The low-rank update and the LayerNorms also load with plain peft (the head is `head.*` in",
             "`adapter_model.safetensors`; input length and scaling are in `preprocessor_config.json`):",
             "",
             "```python",
+            *(["import torch"] if other else []),
             "from peft import PeftModel",
             "",
-            f'backbone = petl.load_backbone("{backbone}"{", frames=model.front_end.frames" if frames else ""})',
-            'adapted = PeftModel.from_pretrained(backbone, "path/to/this/directory")',
+            "backbone = petl.load_backbone(",
+            f"    {backbone!r},",
+            *given,
+            f").to(torch.{dtype})" if other else ")",
+            f'adapted = PeftModel.from_pretrained(backbone, "path/to/this/directory"{keep})',
             "```",
             "",
         ]

@@ -21,6 +21,7 @@ class _Checkpointed:
 
     def __init__(self, layer: nn.Module, tokens: Tokens) -> None:
         self.layer, self.tokens = layer, tokens
+        self.before = layer.__dict__.get("forward")  # another wrapper of this one layer, if it has one
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -30,6 +31,8 @@ class _Checkpointed:
         return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
     def _plain(self, *args: Any, **kwargs: Any) -> Any:
+        if self.before is not None:
+            return self.before(*args, **kwargs)
         return type(self.layer).forward(self.layer, *args, **kwargs)
 
 
@@ -52,12 +55,16 @@ class _Run:
             return self.wrapped._plain(*args, **kwargs)
         finally:
             tokens.current, tokens.recomputing = before
+            tokens.forget()  # the second pass ends as soon as it has what the backward pass needs
 
 
 def checkpoint_layers(layers: Iterable[nn.Module], tokens: Tokens, on: bool) -> None:
     """Turn checkpointing of these layers on or off."""
     for layer in layers:
-        if on:
+        wrapped = layer.__dict__.get("forward")
+        if on and not isinstance(wrapped, _Checkpointed):
             layer.forward = _Checkpointed(layer, tokens)
-        else:
-            layer.__dict__.pop("forward", None)
+        elif not on and isinstance(wrapped, _Checkpointed):
+            del layer.forward
+            if wrapped.before is not None:
+                layer.forward = wrapped.before

@@ -57,15 +57,19 @@ READ_WITH: dict[str, dict[str, tuple[Any, ...]]] = {
     "moa.slots": {"method": ("soft_moa",)},
     "moa.normalize": {"method": ("soft_moa",)},
     "moa.legacy_double_add": {"moa.location": ("attention",)},
-    "moa.kernel": {"moa.expert": ("conformer", "convpass")},
-    "moa.axis": {"moa.expert": ("conformer", "convpass"), "method": ("dense_moa",)},
+    "moa.kernel": {"moa.expert": ("conformer", "convpass"), "moa.legacy_discard_conv": (False,)},
+    "moa.axis": {
+        "moa.expert": ("conformer", "convpass"),
+        "method": ("dense_moa",),
+        "moa.legacy_discard_conv": (False,),
+    },
     "moa.legacy_discard_conv": {"moa.expert": ("convpass",)},
     "adapter.reduction": {"adapter.block": _NARROW_BLOCKS},
     "adapter.ratio": {"adapter.block": _NARROW_BLOCKS},
     "adapter.width": {"adapter.block": (*_NARROW_BLOCKS, "tiny_external_attention")},
     "adapter.activation": {"adapter.block": ("bottleneck",)},
-    "adapter.kernel": {"adapter.block": ("conformer", "convpass", "conv")},
-    "adapter.axis": {"adapter.block": _CONV_BLOCKS},
+    "adapter.kernel": {"adapter.block": ("conformer", "convpass", "conv"), "adapter.legacy_discard_conv": (False,)},
+    "adapter.axis": {"adapter.block": _CONV_BLOCKS, "adapter.legacy_discard_conv": (False,)},
     "adapter.layernorm": {"adapter.block": ("conformer",)},
     "adapter.gate": {"adapter.block": ("conv",)},
     "adapter.dropout": {"adapter.block": _DROPOUT_BLOCKS},
@@ -77,8 +81,12 @@ READ_WITH: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 """Option -> the values of other options with which it is read; an option that is not listed always is.
 
-Under "method" any one of the listed methods, alone or in a combination, is enough.
+Under "method" any one of the listed methods, alone or in a combination, is enough. An option that is itself not read
+counts as its default.
 """
+
+UNREAD_BESIDE: dict[str, tuple[str, ...]] = {"norms": ("full",)}
+"""Option -> methods that leave it without a meaning, alone or in a combination: `full` trains every LayerNorm."""
 
 LORA_TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
 NORMS = Literal["none", "site", "final", "site+final"]
@@ -98,7 +106,7 @@ PUBLISHED_NORMS: dict[str, NORMS] = {
 class Options(BaseModel):
     """Base of every group of options: frozen, strict about unknown names, no silent type changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -437,11 +445,13 @@ def why_unread(key: str, flat: Mapping[str, Any]) -> str:
         return f"for method '{flat.get('method')}'"
     if section == "layers" and not set(LAYERED) & set(methods):
         return f"for method '{flat.get('method')}'"
+    if set(UNREAD_BESIDE.get(key, ())) & set(methods):
+        return f"for method '{flat.get('method')}'"
     for parent, values in READ_WITH.get(key, {}).items():
         if parent == "method":
             if not set(values) & set(methods):
                 return f"for method '{flat.get('method')}'"
-        elif (found := flat.get(parent, _default(parent))) not in values:
+        elif (found := _in_effect(parent, flat)) not in values:
             return f"with {parent} {str(found).lower() if isinstance(found, bool) else repr(found)}"
     return ""
 
@@ -455,6 +465,11 @@ def readers(key: str) -> dict[str, tuple[Any, ...]]:
     elif section in SECTIONS:
         needs["method"] = SECTIONS[section]
     return {**needs, **READ_WITH.get(key, {})}
+
+
+def _in_effect(key: str, flat: Mapping[str, Any]) -> Any:
+    """The value of an option; its default when it is not given, or not read."""
+    return flat[key] if key in flat and not why_unread(key, flat) else _default(key)
 
 
 def _default(key: str) -> Any:
@@ -489,7 +504,7 @@ _ADAPTERS: dict[str, tuple[Any, TypeAdapter[Any]]] = {}
 def _adapter(key: str, annotation: Any) -> TypeAdapter[Any]:
     """The validator of a key; building one takes longer than a hundred uses."""
     if key not in _ADAPTERS or _ADAPTERS[key][0] != annotation:
-        _ADAPTERS[key] = (annotation, TypeAdapter(annotation, config=ConfigDict(strict=True)))
+        _ADAPTERS[key] = (annotation, TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False)))
     return _ADAPTERS[key][1]
 
 

@@ -5,13 +5,15 @@ Those files are pickled state dictionaries in timm's naming: `v.blocks.0.attn.qk
 SSAST's pretraining needs besides the encoder, are left out.
 
 A state dictionary has no configuration. Patch size, width, depth and feed-forward width follow from the tensors.
-Strides, input length and mel bins have to go with the number of position embeddings: for AST the published strides
-of 10 and 128 mel bins are tried first, then (SSAST, whose files also record the input) patches that do not overlap.
+Strides, input length and mel bins have to go with the number of position embeddings: with 128 mel bins, the strides
+of 10 of the published AST and (SSAST, whose files also record the input) patches that do not overlap are tried. Where
+both fit and it is no published size, the caller has to say which.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from petl.shape import BackboneShape
 
 EPS = 1e-6  # of the LayerNorms in timm's DeiT, on which both codes build
 HEAD_DIM = 64  # of all published sizes
+_LONGEST = 2**16  # frames or mel bins
 
 _NAMES = {
     r"cls_token": "embeddings.cls_token",
@@ -45,6 +48,7 @@ _FUSED = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
 _POSITIONS = "embeddings.position_embeddings"
 _KERNEL = "embeddings.patch_embeddings.projection.weight"
 _FIRST = "layers.0.mlp.fc1.weight"
+_PUBLISHED = {144: 10}  # position embeddings -> stride, where both would fit: Speech Commands, 12 x 12
 
 
 def convert_ast(
@@ -63,8 +67,8 @@ def convert_ast(
 
     `path` is a checkpoint of YuanGongND/ast or of YuanGongND/ssast with square patches; `directory` must not exist,
     or be empty. `frames`, `mel_bins`, `frequency_stride` and `time_stride` say what it was trained on, where what
-    is tried otherwise does not go with its position embeddings. `heads` defaults to a 64th of the width, `mean` and
-    `std` of the features to those of AudioSet.
+    is tried otherwise does not go with its position embeddings, or more than one thing does. `heads` defaults to a
+    64th of the width, `mean` and `std` of the features to those of AudioSet.
 
     Returns the directory. Raises `UserError` when the file cannot be read safely, is no such checkpoint, has patches
     that are not square (frame-based SSAST: transformers has no such AST), or does not fit the arguments.
@@ -129,23 +133,55 @@ def _split(named: Mapping[str, Any], source: Path) -> tuple[dict[str, Tensor], d
         if not isinstance(key, str) or not isinstance(value, Tensor):
             continue
         name = key.removeprefix("module.")
-        if name in ("p_input_fdim", "p_input_tdim") and value.numel() == 1:
-            recorded[name] = int(value.item())
+        if name in ("p_input_fdim", "p_input_tdim"):
+            recorded[name] = _recorded(value, key, source)
         if name.startswith("v."):
-            state |= _renamed(name.removeprefix("v."), value.detach().float())
+            state |= _renamed(name.removeprefix("v."), value.detach(), key, source)
     if not {_KERNEL, _POSITIONS, _FIRST} <= set(state):
         raise UserError(
             f"{source}: not a checkpoint of AST or SSAST: no v.patch_embed.proj.weight, v.pos_embed and "
             f"v.blocks.0.mlp.fc1.weight among its tensors ({', '.join(list(named)[:3])}, …)"
         )
+    for name, axes, key in ((_POSITIONS, 3, "v.pos_embed"), (_FIRST, 2, "v.blocks.0.mlp.fc1.weight")):
+        if state[name].ndim != axes:
+            raise UserError(f"{source}: {key} has the shape {tuple(state[name].shape)}, not one of {axes} axes")
+    _check_layers(state, source)
     return state, recorded
 
 
-def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
+def _recorded(value: Tensor, key: str, source: Path) -> int:
+    if value.numel() != 1 or value.is_complex() or not (1 <= float(value) <= _LONGEST) or float(value) % 1:
+        raise UserError(f"{source}: {key} is no whole number from 1 to {_LONGEST}")
+    return int(value)
+
+
+def _check_layers(state: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse gaps between the layers before room is made for all of them."""
+    layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
+    strange = sorted(layers - {str(i) for i in range(len(layers))})
+    if strange:
+        missing = next(i for i in range(len(layers)) if str(i) not in layers)
+        raise UserError(f"{source}: there are tensors of v.blocks.{strange[0][:20]}, but none of v.blocks.{missing}")
+
+
+def _renamed(name: str, tensor: Tensor, key: str, source: Path) -> dict[str, Tensor]:
     """One tensor under transformers' names: none for heads, three for a fused projection."""
+    if tensor.layout != torch.strided:
+        raise UserError(f"{source}: {key} is a sparse tensor, which no published checkpoint holds")
+    renamed = _names(name, tensor, key, source)
+    if renamed and not (tensor.is_floating_point() and bool(torch.isfinite(tensor.float()).all())):
+        raise UserError(f"{source}: {key} holds values that are NaN, infinite or no floating-point numbers")
+    return {name: part.float() for name, part in renamed.items()}
+
+
+def _names(name: str, tensor: Tensor, key: str, source: Path) -> dict[str, Tensor]:
     fused = _FUSED.fullmatch(name)
     if fused:
         layer, kind = fused.groups()
+        if tensor.ndim < 1 or not len(tensor) or len(tensor) % 3:
+            raise UserError(
+                f"{source}: {key} has the shape {tuple(tensor.shape)}, which is not that of three projections"
+            )
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {f"layers.{layer}.attention.{p}_proj.{kind}": part.clone() for p, part in parts}
     for pattern, new in _NAMES.items():
@@ -157,7 +193,7 @@ def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
 def _sizes(state: Mapping[str, Tensor], heads: int | None, source: Path) -> BackboneShape:
     """What follows from the tensors alone."""
     kernel = state[_KERNEL]
-    if kernel.ndim != 4 or kernel.shape[1] != 1 or kernel.shape[2] != kernel.shape[3]:
+    if kernel.ndim != 4 or kernel.shape[1] != 1 or kernel.shape[2] != kernel.shape[3] or not kernel.numel():
         raise UserError(
             f"{source}: its patch kernel has the shape {tuple(kernel.shape)}; transformers' AST has one channel and "
             "square patches, so frame-based SSAST (patches of 128 x 2) cannot be converted. Use the patch-based one"
@@ -179,17 +215,30 @@ def _sizes(state: Mapping[str, Tensor], heads: int | None, source: Path) -> Back
 def _fitted(
     sizes: BackboneShape, wanted: Mapping[str, Any], state: Mapping[str, Tensor], source: Path
 ) -> BackboneShape:
-    """The shape whose patch grid has as many places as there are position embeddings."""
+    """The shape whose patch grid has as many places as there are position embeddings; `UserError` if several have."""
     places = state[_POSITIONS].shape[1] - 2
+    found: list[BackboneShape] = []
     for stride in (10, sizes.patch):
         shape = replace(sizes, **{"frequency_stride": stride, "time_stride": stride, **wanted})
         if min(shape.mel_bins, shape.max_frames) < shape.patch:
             continue
         rows, columns = shape.grid()
-        if rows * columns == places:
-            return shape
-        if "max_frames" not in wanted and places > 0 and places % rows == 0:
-            return replace(shape, max_frames=shape.patch + (places // rows - 1) * shape.time_stride)
+        if rows * columns != places and "max_frames" not in wanted and places > 0 and places % rows == 0:
+            shape = replace(shape, max_frames=shape.patch + (places // rows - 1) * shape.time_stride)
+        if shape not in found and math.prod(shape.grid()) == places:
+            found.append(shape)
+    if len(found) > 1 and wanted.keys() <= {"mel_bins"} and sizes.patch == 16:
+        found = [s for s in found if s.time_stride == _PUBLISHED.get(places, s.time_stride)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        fitting = " and ".join(
+            f"frequency_stride {s.frequency_stride}, time_stride {s.time_stride}, frames {s.max_frames}" for s in found
+        )
+        raise UserError(
+            f"{source}: its {places} position embeddings go with {fitting}; give what it was trained on: frames, "
+            "frequency_stride, time_stride"
+        )
     given = ", ".join(f"{'frames' if k == 'max_frames' else k} {v}" for k, v in wanted.items()) or "the defaults"
     raise UserError(
         f"{source}: its {places} position embeddings do not go with {given}; give what it was trained on: frames, "
@@ -215,7 +264,8 @@ def _model(state: Mapping[str, Tensor], shape: BackboneShape, source: Path) -> A
         model = ASTModel(config)
     own = model.state_dict()
     wrong = sorted(name for name in own if name not in state or state[name].shape != own[name].shape)
-    if wrong or set(state) - set(own):
+    wrong += sorted(set(state) - set(own))
+    if wrong:
         raise UserError(f"{source}: tensors are missing or of another shape: {', '.join(wrong[:3])}")
     model.load_state_dict(dict(state), assign=True)
     return model

@@ -7,7 +7,9 @@ the cached one). Only JSON and safetensors files are fetched, never pickles.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +25,12 @@ EMBEDDED_DIR = Path(__file__).parent / "embedded"
 """Where the small backbone that comes with the project lies."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_JSON = ["config.json", "preprocessor_config.json", "processor_config.json"]
+_FRONT_ENDS = ["preprocessor_config.json", "processor_config.json"]
+_JSON = ["config.json", *_FRONT_ENDS]
 _PATTERNS = [*_JSON, "model*.safetensors", "model*.safetensors.index.json"]
 _TIMEOUT = 5  # seconds for the first answer of the hub
 _JSON_LIMIT = 16 * 2**20  # bytes; a configuration is a few kilobytes
+_log = logging.getLogger(__name__)
 
 
 class BackboneNotFound(UserError):
@@ -42,10 +46,12 @@ class Source:
     revision: str | None = None
 
 
-def locate(name: str, revision: str | None = None, *, weights: bool = True) -> Source:
+def locate(name: str, revision: str | None = None, *, weights: bool = True, front_end: bool = False) -> Source:
     """Find (and if needed download) a backbone by hub id, directory or "embedded".
 
-    With `weights=False` only the small JSON files are needed. Raises `BackboneNotFound` with what to do.
+    With `weights=False` only the small JSON files are needed. With `front_end` a cache that holds neither a
+    preprocessor_config.json nor the word of the hub that there is none is completed from the hub; where that cannot
+    be asked, a warning says so. Raises `BackboneNotFound` with what to do.
     """
     if name == EMBEDDED:
         return Source(EMBEDDED, _checkpoint_directory(EMBEDDED_DIR, EMBEDDED))
@@ -61,7 +67,7 @@ def locate(name: str, revision: str | None = None, *, weights: bool = True) -> S
             f"backbone '{name}' does not exist; give a directory, a hub id such as "
             f"MIT/ast-finetuned-audioset-10-10-0.4593, or '{EMBEDDED}'"
         )
-    return _from_hub(name, revision, weights)
+    return _from_hub(name, revision, weights, front_end)
 
 
 def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def read_front_end(name: str, revision: str | None = None) -> dict[str, Any]:
 
     Newer checkpoints keep the same under "feature_extractor" of a processor_config.json.
     """
-    directory = locate(name, revision, weights=False).directory
+    directory = locate(name, revision, weights=False, front_end=True).directory
     own: dict[str, Any] = {}
     if (directory / "preprocessor_config.json").is_file():
         own = read_json(directory / "preprocessor_config.json")
@@ -105,13 +111,42 @@ def _checkpoint_directory(path: Path, name: str) -> Path:
     return path
 
 
-def _from_hub(name: str, revision: str | None, weights: bool) -> Source:
+def _from_hub(name: str, revision: str | None, weights: bool, front_end: bool) -> Source:
     cached = _cached(name, revision, weights)
-    if cached is not None:
+    if cached is None:
+        return _download(name, revision, weights)
+    if not front_end or _front_end_known(cached):
         return cached
+    try:
+        return _download(name, cached.revision, weights)  # of the same commit: main may have moved
+    except BackboneNotFound as error:
+        _log.warning(
+            "backbone '%s': the local cache has no preprocessor_config.json, and the hub cannot be asked whether there "
+            "is one (%s). The front end follows from config.json; features may differ from those of a machine that "
+            "has the file",
+            name,
+            error,
+        )
+        return cached
+
+
+def _front_end_known(source: Source) -> bool:
+    """Whether the cache has a front end's file, or the hub has said that there is none."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    found = [try_to_load_from_cache(source.name, file, revision=source.revision) for file in _FRONT_ENDS]
+    return any(isinstance(path, str) for path in found) or all(path is _CACHED_NO_EXIST for path in found)
+
+
+def _download(name: str, revision: str | None, weights: bool) -> Source:
     # An import of its own cost, only for those who use the hub.
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = _PATTERNS if weights else _JSON
     try:
@@ -121,6 +156,10 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Source:
         wanted = [f for f in files if any(fnmatch(f, pattern) for pattern in patterns)]
         for file in wanted:
             path = hf_hub_download(name, file, revision=revision, etag_timeout=_TIMEOUT)
+        if not set(_FRONT_ENDS) & set(files):
+            for file in _FRONT_ENDS:  # the client remembers what the hub does not have
+                with contextlib.suppress(EntryNotFoundError):
+                    hf_hub_download(name, file, revision=revision, etag_timeout=_TIMEOUT)
     except GatedRepoError:
         raise BackboneNotFound(
             f"backbone '{name}' is gated on the Hugging Face hub; accept its terms there and run `hf auth login`"

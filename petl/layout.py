@@ -63,7 +63,9 @@ class Tokens:
 
     `recomputing` is true while a checkpointed layer runs again during the backward pass: whatever a forward pass
     does besides computing (running statistics) has been done then. `counted` is false while a batch runs that must
-    leave no trace: that of a worker which has no clips in a step, but has to take part in it.
+    leave no trace: that of a worker which has no clips in a step, but has to take part in it. `together` is false
+    where workers may skip different layers, so that no statistics can be summed over them. `inputs_change`: a method
+    changes what a block sees, so that others have to remember what it was called with.
     """
 
     def __init__(self, special: int, prompts: int) -> None:
@@ -71,12 +73,24 @@ class Tokens:
         self.current: Layout | None = None
         self.recomputing = False
         self.counted = True
+        self.together = True
+        self.inputs_change = False
+        self._holders: list[Any] = []
 
     @property
     def layout(self) -> Layout:
         if self.current is None:
             raise RuntimeError("no forward pass has run yet, so there is no layout of tokens")
         return self.current
+
+    def hold(self, holder: Any) -> None:
+        """Have `holder.forget()` called wherever what it keeps between two hooks may have been left behind."""
+        self._holders.append(holder)
+
+    def forget(self) -> None:
+        """Let go of tensors of a forward pass that did not come to its end."""
+        for holder in self._holders:
+            holder.forget()
 
     def watch(self, backbone: nn.Module, family: Family, shape: BackboneShape) -> Callable[[], None]:
         """Follow the backbone's forward passes; returns the function that ends it."""
@@ -102,8 +116,11 @@ class _GridWatcher:
         values = args[0] if args else kwargs.get("input_values")
         if values is None or values.ndim != 3:
             return  # transformers says what is wrong
+        self.tokens.forget()
         rows, columns = self.shape.grid(values.shape[1])
-        self.tokens.current = Layout(self.tokens.special, self.tokens.prompts, rows * columns, (rows, columns))
+        mask_BN = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)  # of all tokens, special ones first
+        mask_BT = None if mask_BN is None else mask_BN[:, -rows * columns :].bool()
+        self.tokens.current = Layout(self.tokens.special, self.tokens.prompts, rows * columns, (rows, columns), mask_BT)
 
 
 class _FrameWatcher:
@@ -113,6 +130,7 @@ class _FrameWatcher:
         self.tokens = tokens
 
     def __call__(self, host: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.tokens.forget()
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
         frames = hidden_BTD.shape[1]
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)

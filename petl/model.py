@@ -22,7 +22,7 @@ from petl.frontend import FrontEnd, clip_features
 from petl.heads import build_head
 from petl.layout import Layout
 from petl.pooling import MASKED, body_mask, pooled
-from petl.state import checked_state
+from petl.state import checked_state, copy_state
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,10 @@ class AudioClassifier(nn.Module):
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Copy stored tensors in; `UserError` when names, shapes or values are not those of this model."""
-        own = self.stored()
-        checked = checked_state(state, {name: tuple(t.shape) for name, t in own.items()}, "the adapter state")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(checked[name])
+        checked_state(state, {name: tuple(t.shape) for name, t in self.stored().items()}, "the adapter state")
+        head = {f"head.{name}": p for name, p in self.head.named_parameters()}
+        self.adapted.load_adapter_state({name: tensor for name, tensor in state.items() if name not in head})
+        copy_state({name: state[name] for name in head}, head, "the adapter state")
 
     def features(self, clip: str | Path | Tensor | np.ndarray) -> Tensor:
         """A recording, or a mono waveform (S,) at the front end's sample rate, as the front end's rows (T, M).

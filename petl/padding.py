@@ -1,14 +1,16 @@
 """Keeping padding out of front ends that let it in: a clip gives the same, whatever it is batched with.
 
-Transformers masks padding in the attention, but two of its front ends still see it:
+Transformers masks padding in the attention, but three of its front ends still see it:
 
 * the first convolution of the base checkpoints is normalised over time (GroupNorm), padding included, so the
   statistics depend on the length of the batch; they were trained on crops without padding;
 * Data2VecAudio adds positions by a stack of convolutions, and what the first makes of the padding reaches real
-  frames through the next.
+  frames through the next;
+* the BatchNorm that some HuBERT checkpoints have in front of their positional convolution turns the zeros of the
+  padding into other numbers.
 
 With an attention mask, and only then, the statistics are taken over the real samples and the padding is zeroed
-between the convolutions. A clip without padding gives what the plain model gives (the statistics up to rounding).
+behind norm and convolutions. A clip without padding gives what the plain model gives (the statistics up to rounding).
 
 B batch, S samples, C channels, T frames.
 """
@@ -38,6 +40,10 @@ def guard_padding(backbone: nn.Module, family: Family, shape: BackboneShape, tok
     if family.position_convs is not None:
         for layer in backbone.get_submodule(family.position_convs).children():
             undo.append(layer.register_forward_hook(_ZeroPadding(tokens)).remove)
+    if family.position_norm is not None:
+        batch_norm = getattr(backbone.get_submodule(family.position_norm.rpartition(".")[0]), "batch_norm", None)
+        if batch_norm is not None:
+            undo.append(batch_norm.register_forward_hook(_ZeroPadding(tokens)).remove)
     return undo
 
 

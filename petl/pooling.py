@@ -51,8 +51,10 @@ def pooled(x_BND: Tensor, layout: Layout, how: str) -> Tensor:
 def body_mask(mask_BS: Tensor, layout: Layout, shape: BackboneShape) -> Tensor:
     """Which tokens of the body are recording, from the same about input positions: bool (B, T).
 
-    A token counts when all it was computed from is recording (by the convolutions in front of the transformer, or
-    by its patch), and the first one (or first column of patches) always does.
+    As many tokens count as the recording alone would give: those whose patch, or whose window of the convolutions in
+    front of the transformer, lies in it. Whisper's convolutions pad what they read, so that there a token counts when
+    the frame in the middle of its five is recording, and the last may have read two frames behind it: 7 frames give 4
+    tokens. The first token (or first column of patches) always counts.
     """
     length_B = mask_BS.sum(dim=1)
     if shape.family == AST_TYPE:

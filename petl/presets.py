@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from petl.config import why_unread
 from petl.errors import UserError, nearest
 
 _P = "PETL_AST, arXiv 2312.03694"
@@ -58,15 +59,20 @@ def _p(lr: float, where: str, **options: Any) -> Preset:
 
 
 def _s(lr: float, where: str, more: Mapping[str, Any] | None = None, **options: Any) -> Preset:
-    return Preset({**_dotted(options), **(more or {}), **_SURE}, lr, f"{_S}, {where}")
+    return Preset(_meant({**_dotted(options), **(more or {}), **_SURE}), lr, f"{_S}, {where}")
 
 
 def _a(where: str, **options: Any) -> Preset:
-    return Preset({**_dotted(options), **_AAT}, 1e-4, f"{_A}, {where}")
+    return Preset(_meant({**_dotted(options), **_AAT}), 1e-4, f"{_A}, {where}")
 
 
 def _conv(ratio: float, where: str, **options: Any) -> Preset:
     return _s(2e-3, where, _OUTPUT, method="adapter", adapter__block="conv", adapter__ratio=ratio, **options)
+
+
+def _meant(flat: dict[str, Any]) -> dict[str, Any]:
+    """Without `norms` where full fine-tuning trains every LayerNorm anyway."""
+    return {key: value for key, value in flat.items() if key != "norms" or not why_unread(key, flat)}
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from petl.card import model_card
 from petl.config import MethodConfig
 from petl.counts import backbone_parameters, trainable_parameters
 from petl.errors import ConfigError, UserError
-from petl.frontend import AstFrontEnd, FrontEnd
+from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd
 from petl.hub import EMBEDDED, EMBEDDED_DIR, read_json
 from petl.model import AudioClassifier
 from petl.peft_format import PREFIX, adapter_config
@@ -43,6 +43,7 @@ from petl.state import checked_state
 
 SCHEMA = "petl.adapter/1"
 TENSORS = "adapter_model.safetensors"
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _WEIGHT_LIMIT = 4 * 2**30  # bytes besides the weights of the backbone itself; an adapter is megabytes
 _FRAMES_LIMIT = 2**16  # eleven minutes
 _PATCH_LIMIT = 2**17  # of a spectrogram as long as that, in steps of 10
@@ -62,7 +63,7 @@ def save_adapter(
     `card` is the model card: ready text, or a mapping (see `petl.card.model_card`). `metadata` is any JSON
     kept in `petl_config.json`. `backbone` and `revision` default to where the backbone was loaded from. An
     adapter directory that stands there already is replaced; anything else there is an error, as is a place
-    that cannot be written.
+    that cannot be written, and a classifier that could not be loaded again.
     """
     target = Path(directory)
     if (
@@ -101,11 +102,7 @@ def load_adapter(
         raise UserError(f"{path} is not an adapter directory: it has no petl_config.json")
     config = _Recorded(read_json(path / "petl_config.json"), path)
     front_end = FrontEnd.from_preprocessor(read_json(path / "preprocessor_config.json"))
-    if front_end.frames > _FRAMES_LIMIT:
-        longest = "max_length" if isinstance(front_end, AstFrontEnd) else "the longest input"
-        raise UserError(
-            f"{path / 'preprocessor_config.json'}: {longest} {front_end.frames} is beyond {_FRAMES_LIMIT} frames"
-        )
+    _check_length(front_end, str(path / "preprocessor_config.json"))
     config.check_grid(front_end)
     model = load_backbone(
         backbone or config.backbone,
@@ -114,6 +111,7 @@ def load_adapter(
         revision=config.revision if backbone is None else None,
         **config.strides,
     )
+    torch.nn.Module.to(model, config.dtype)
     config.check_fit(model, backbone or config.backbone)
     state = _read_tensors(path / TENSORS, config.weight_limit(model))
     config.check_size(model, sum(tensor.numel() for tensor in state.values()))
@@ -135,6 +133,9 @@ def _contents(
     method = adapted.method
     shape = adapted.shape
     state = adapted.original_state()
+    dtype = _dtype(classifier)
+    _check_length(classifier.front_end, "the front end")
+    grid = _grid(shape, state)
     name, revision = _origin(adapted.config, name, revision)
     tensors = {_file_name(k): v.detach().cpu().contiguous().clone() for k, v in classifier.stored().items()}
     recorded = {
@@ -145,8 +146,9 @@ def _contents(
             "model_type": shape.family,
             "hidden_size": shape.hidden,
             "num_hidden_layers": shape.layers,
-            **_grid(shape, state),
-            "fingerprint": fingerprint(state),
+            **grid,
+            "dtype": _name(dtype),
+            "fingerprint": fingerprint(state, dtype),
         },
         "method": method.to_flat(),
         "labels": list(classifier.labels),
@@ -162,7 +164,8 @@ def _contents(
             revision=revision,
             trainable=trainable,
             card=card,
-            frames=classifier.front_end.backbone_frames is not None,
+            loading={"frames": classifier.front_end.backbone_frames, **grid},
+            dtype=_name(dtype),
             plain_peft=peft["peft_type"] == "LORA",
         )
     return {
@@ -180,6 +183,28 @@ def _grid(shape: BackboneShape, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {}
     strides = {"frequency_stride": shape.frequency_stride, "time_stride": shape.time_stride}
     return {"positions": positions_mode(state), **strides}
+
+
+def _dtype(classifier: AudioClassifier) -> torch.dtype:
+    """The one number format of a classifier."""
+    found = sorted({_name(p.dtype) for p in classifier.parameters()})
+    if len(found) != 1 or found[0] not in _DTYPES:
+        raise UserError(
+            f"the classifier's parameters are in {', '.join(found)}; only one number format, of {', '.join(_DTYPES)}, "
+            "can be saved, so cast all of it with .to(dtype) before"
+        )
+    return _DTYPES[found[0]]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_length(front_end: FrontEnd, where: str) -> None:
+    """Refuse inputs so long that they would fill the memory; where they follow the clips, the limit is only theirs."""
+    if front_end.frames > _FRAMES_LIMIT and not (isinstance(front_end, WaveformFrontEnd) and not front_end.fixed):
+        longest = "max_length" if isinstance(front_end, AstFrontEnd) else "the longest input"
+        raise UserError(f"{where}: {longest} {front_end.frames} is beyond {_FRAMES_LIMIT} frames")
 
 
 def _origin(config: Any, name: str | None, revision: str | None) -> tuple[str, str | None]:
@@ -221,6 +246,10 @@ class _Recorded:
         if positions not in ("interpolate", "zero"):
             raise UserError(f"{self.where}: positions is {positions!r}; allowed: 'interpolate', 'zero'")
         self.positions: Positions = positions
+        dtype = backbone.get("dtype", "float32")  # nothing else could be loaded before it was recorded
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            raise UserError(f"{self.where}: dtype is {dtype!r}; allowed: {', '.join(map(repr, _DTYPES))}")
+        self.dtype = _DTYPES[dtype]
         self.strides: dict[str, int] = {}
         for key in ("frequency_stride", "time_stride"):
             value = backbone.get(key)
@@ -247,7 +276,7 @@ class _Recorded:
                     f"backbone '{name}' has {key} {found}, but the adapter was trained on '{self.backbone}' "
                     f"with {wanted}; pass the backbone it was trained on"
                 )
-        if self.sizes.get("fingerprint") != fingerprint(model.state_dict()):
+        if self.sizes.get("fingerprint") != fingerprint(model.state_dict(), self.dtype):
             raise UserError(
                 f"backbone '{name}' has the right sizes but other weights than '{self.backbone}', which the "
                 "adapter was trained on; pass the backbone (and revision) it was trained on"

@@ -31,6 +31,14 @@ def checked_state(
     return state
 
 
+def copy_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
+    """Copy a checked state into one's own tensors; nothing is written when it does not fit."""
+    checked = checked_state(state, {name: tuple(tensor.shape) for name, tensor in own.items()}, what)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(checked[name])
+
+
 def _listed(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more tensors"

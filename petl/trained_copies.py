@@ -17,13 +17,12 @@ class TrainedCopies:
 
     def __init__(self, backbone: nn.Module, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._originals: dict[str, nn.Parameter] = {}
-        for name in self._names:
+        self._originals = {name: backbone.get_parameter(name) for name in self._names}
+        # All copies are made before the first is put in: memory may run out on the way.
+        copies = {name: nn.Parameter(original.detach().clone()) for name, original in self._originals.items()}
+        for name, copy in copies.items():
             owner, leaf = _owner(backbone, name)
-            original = owner._parameters[leaf]
-            assert original is not None
-            self._originals[name] = original
-            owner._parameters[leaf] = nn.Parameter(original.detach().clone())
+            owner._parameters[leaf] = copy
         self._kept: dict[str, nn.Parameter] = {}
 
     def parameters(self, backbone: nn.Module) -> dict[str, nn.Parameter]:

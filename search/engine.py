@@ -38,7 +38,7 @@ from search.prepare import (
 from search.records import SearchRecord, Status, TrialRecord
 from search.request import Interrupted, Outcome, Request
 from search.resources import GroupPlan, plan_groups
-from search.sizes import method_sizes, trainable_params
+from search.sizes import check_inputs, method_sizes, trainable_params
 from search.space import Space, dump
 from trainables.config import TrialConfig
 
@@ -71,6 +71,7 @@ def run_search(request: Request, view: View) -> Outcome:
     earlier = earlier_record(request)
     base = space.trial_config(space.complete({}))
     shape = backbone_shape(base)
+    check_inputs(space, shape)
     mlflow_uri = tracking_uri(request, earlier)
     check(mlflow_uri)
     check_output(directory)
@@ -99,7 +100,8 @@ def run_search(request: Request, view: View) -> Outcome:
             check_same_data(directory, earlier, data)
         if interrupted.is_set():
             raise Interrupted
-        method_sizes(space, shape, len(data.labels))  # says now what would fail or be refused in every trial
+        # Says now what would fail or be refused in every trial.
+        method_sizes(space, shape, len(data.labels), data.front_end.backbone_frames)
         directory.mkdir(parents=True, exist_ok=True)
         with only_one(directory):
             (directory / "space.yaml").write_text(dump(space), encoding="utf-8")  # a resumed one: its new budget
@@ -170,7 +172,7 @@ class _Search:
 
     space: Space
     base: TrialConfig  # the configuration with every parameter at its default
-    shape: BackboneShape
+    shape: BackboneShape  # the checkpoint's
     data: AudioData
     journal: Journal
     tracker: Tracker
@@ -309,7 +311,7 @@ class _Search:
                     self.tracker.trial_ended(trial)
                     self.view.trial_ended(trial)
         if sampler.exhausted:
-            self.view.note("the space has no configuration left that was not tried")
+            self.view.note("the sampler found nothing new: all that it proposed at last was tried before or rejected")
 
     def _replay(self, rule: Asha) -> None:
         """Fill the rungs with what earlier trials reported.
@@ -327,7 +329,8 @@ class _Search:
         return not self.stop.now and (limit is None or len(self.record.trials) < limit)
 
     def _size(self, params: dict[str, Any]) -> int:
-        return trainable_params(self.space, params, self.shape, len(self.data.labels))
+        frames = self.data.front_end.backbone_frames
+        return trainable_params(self.space, params, self.shape, len(self.data.labels), frames)
 
     # -- the end -----------------------------------------------------------------------------------------
 

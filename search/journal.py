@@ -85,7 +85,7 @@ class Journal:
         trial.status, trial.reason, trial.ended = status, reason, time.time()
         self._write("end", trial=trial.id, status=str(status), reason=reason)
 
-    def rejected(self, params: dict[str, Any], trainable_params: int, reason: str) -> None:
+    def rejected(self, params: dict[str, Any], trainable_params: int | None, reason: str) -> None:
         entry = {"params": params, "trainable_params": trainable_params, "reason": reason}
         self.record.rejected.append(entry)
         self._write("rejected", **entry)

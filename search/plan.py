@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from petl.counts import BackboneShape
-from petl.hub import read_config
+from petl.frontend import FrontEnd
+from petl.hub import read_config, read_front_end
 from search.records import Objective
 from search.resources import GroupPlan
-from search.sizes import MethodSize, method_sizes, outside_bounds, trainable_params
+from search.sizes import MethodSize, fitted, method_sizes, outside_bounds, trainable_params
 from search.space import Choice, Params, Space, duration_text
 from trainables.config import EMBEDDED, DataOptions, TrialConfig
 
@@ -84,17 +85,17 @@ def make_plan(space: Space, groups: GroupPlan) -> Plan:
 
 
 def backbone_shape(config: TrialConfig) -> BackboneShape:
-    """Sizes of the backbone as the trials load it.
+    """Sizes of the backbone as its checkpoint has them; `search.sizes.fitted` tells what a trial makes of it.
 
     Raises:
-        UserError: when there is no such backbone, or it is of no known family.
+        UserError: when there is no such backbone, it is of no known family, its preprocessor_config.json is another
+            family's, or it does not take the options about its input.
     """
     shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
-    return replace(
-        shape,
-        frequency_stride=config.frequency_stride or shape.frequency_stride,
-        time_stride=config.time_stride or shape.time_stride,
-    )
+    front_end = FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision))
+    front_end.check(replace(shape, max_frames=front_end.frames))  # its kind and mel bins: the length follows the data
+    fitted(shape, config)
+    return shape
 
 
 def summarise(options: DataOptions) -> DataSummary:

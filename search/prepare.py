@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,15 @@ from filelock import FileLock, Timeout
 
 from petl.counts import BackboneShape, backbone_parameters
 from petl.errors import UserError
-from petl.hub import read_front_end
+from petl.families import ALIASES, family_of
+from petl.hub import read_config, read_front_end
 from search import environment
 from search.mlflow_address import shown
+from search.plan import backbone_shape
 from search.records import SearchRecord
 from search.request import Interrupted, Request
 from search.resources import Resources, local_resources
+from search.sizes import fitted
 from search.space import Space, load_space
 from trainables.config import TrialConfig
 
@@ -165,16 +168,12 @@ def check_output(directory: Path) -> None:
 
 def prepare_data(base: TrialConfig, view: View, interrupted: threading.Event) -> AudioData:
     """Read the data, with its features from the cache or computed now; Ctrl-C ends it between two clips."""
-    from petl.frontend import AstFrontEnd, FrontEnd
-    from trainables import augment
+    from petl.frontend import FrontEnd
     from trainables.data import open_data
 
+    backbone_shape(base)  # refuses what does not fit the backbone, which computing features would only delay
     front_end = FrontEnd.from_preprocessor(read_front_end(base.backbone, base.revision))
     view.phase("reading the audio")
-    augment.check(base.aug, front_end)
-    for key in ("frequency_stride", "time_stride"):
-        if getattr(base, key) is not None and not isinstance(front_end, AstFrontEnd):
-            raise UserError(f"{key} moves the patches of a spectrogram, which backbone '{base.backbone}' does not have")
 
     def progress(done: int, total: int) -> None:
         if interrupted.is_set():
@@ -237,21 +236,20 @@ def signals() -> Iterator[threading.Event]:
 
 
 def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData) -> dict[str, Any]:
-    """What the report, the tracker and a later resume need to know; the keys are tabled in `search.report`."""
+    """What the report, the tracker and a later resume need to know; the keys are tabled in `search.report`.
+
+    `shape` is the checkpoint's.
+    """
     described = data.describe()
     known = environment.versions()
-    moved = replace(
-        shape,
-        frequency_stride=base.frequency_stride or shape.frequency_stride,
-        time_stride=base.time_stride or shape.time_stride,
-    )
+    used = fitted(shape, base, data.front_end.backbone_frames)
     return {
         "search_id": uuid.uuid4().hex,
         "space": space.source,
         "space_digest": space.digest(),
         "backbone": base.backbone,
         "backbone_revision": base.revision,
-        "backbone_params": backbone_parameters(moved, data.front_end.backbone_frames),
+        "backbone_params": backbone_parameters(used),
         "dataset": base.data.dataset,
         "data": base.data.path,
         "data_digest": data.digest,
@@ -260,7 +258,7 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
         "classes": len(data.labels),
         "normalisation": f"{data.front_end.normalisation} ({described['normalize']})",
         "frames": data.front_end.frames,
-        "positions": _positions_note(base, shape, data),
+        "positions": positions_note(base, shape, used, data.front_end.frames),
         "bad_files": [{"file": b.name, "reason": f"{b.reason} ({b.detail})"} for b in data.bad_files],
         "epochs": base.epochs,
         "seed": base.seed,
@@ -270,18 +268,40 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
     }
 
 
-def _positions_note(base: TrialConfig, shape: BackboneShape, data: AudioData) -> str:
-    if data.front_end.backbone_frames is None:
-        return f"relative: inputs of any length, here of at most {data.front_end.frames} frames of 10 ms"
-    have, want = shape.max_frames, data.front_end.frames
-    moved = {"frequency": base.frequency_stride, "time": base.time_stride}
-    steps = "".join(f", {value} apart in {axis}" for axis, value in moved.items() if value is not None)
-    if have == want and not steps:
-        return f"as pretrained, for {want} frames"
-    if have == want:
-        return f"pretrained for {have} frames, resized for patches{steps.removeprefix(',')}"
-    how = "set to zero" if base.positions == "zero" else "cut" if want < have else "interpolated"
-    return f"{how}: pretrained for {have} frames, used for {want}{steps}"
+def positions_note(base: TrialConfig, own: BackboneShape, used: BackboneShape, frames: int) -> str:
+    """What became of the positions of a checkpoint (`own`) in the backbone that is used, for inputs of `frames`."""
+    if own.samples:
+        return f"relative: inputs of any length, here of at most {frames} frames of 10 ms"
+    if family_of(own.family).layout != "grid":
+        if used.max_frames == own.max_frames:
+            return f"as pretrained, for {frames} frames"
+        return f"the first {used.tokens()} of {own.tokens()}: pretrained for {own.max_frames} frames, used for {frames}"
+    config = read_config(base.backbone, base.revision)
+    image = config.get("model_type") in ALIASES
+    old, new = _image_grid(config, own) if image else own.grid(), used.grid()
+    if old == new:
+        return f"as pretrained, {_patches(new)} for {frames} frames"
+    if base.positions == "zero":
+        how = "set to zero"
+    else:
+        ways: dict[str, list[str]] = {"cut": [], "interpolated": []}
+        for axis, have, want in (("time", old[1], new[1]), ("frequency", old[0], new[0])):
+            if want != have:
+                ways["cut" if want < have else "interpolated"].append(axis)
+        how = ", ".join(f"{way} along {' and '.join(axes)}" for way, axes in ways.items() if axes)
+    pretrained = "images" if image else f"{own.max_frames} frames"
+    return f"{how}: pretrained with {_patches(old)} for {pretrained}, used with {_patches(new)} for {frames} frames"
+
+
+def _patches(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} x {grid[1]} patches"
+
+
+def _image_grid(config: Mapping[str, Any], shape: BackboneShape) -> tuple[int, int]:
+    """Patches of an image model, side by side without overlap: those along its height, those along its width."""
+    size = config.get("image_size", 224)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return height // shape.patch, width // shape.patch
 
 
 def tags(record: SearchRecord) -> dict[str, str]:

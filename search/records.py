@@ -81,7 +81,7 @@ class SearchRecord:
     trials: list[TrialRecord] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(
         default_factory=list
-    )  # {"params": ..., "trainable_params": ..., "reason": ...}
+    )  # {"params": ..., "trainable_params": ... (None: does not fit the backbone), "reason": ...}
     test: dict[str, float] = field(default_factory=dict)  # test metrics of the winner
     winner: str | None = None  # trial id
     seconds: float = 0.0

@@ -3,8 +3,9 @@
 Differences to Ray's own `OptunaSearch`, each because a search would otherwise learn something false:
 trials stopped by the scheduler are told as PRUNED with every value they reported (not as COMPLETE with the
 value they happened to have); a configuration that was trained before is not trained again; configurations
-outside a bound on `trainable_params` are told as infeasible and never leave here; a resumed search gets its
-history from the journal, and unfinished trials are handed out again before anything new is asked.
+outside a bound on `trainable_params`, and those that do not fit the backbone, are told as infeasible and never
+leave here; a resumed search gets its history from the journal, and unfinished trials are handed out again before
+anything new is asked.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from ray.tune.search import Searcher
 from search.control import Stays
 from search.journal import Journal
 from search.records import EpochRecord, Status, TrialRecord
-from search.sizes import outside_bounds
+from search.sizes import DoesNotFit, outside_bounds
 from search.space import Space
 
 if TYPE_CHECKING:
     import optuna
 
 _TRIES = 300
-"""Refusals in a row (duplicates, over a bound) after which the space counts as exhausted."""
+"""Refusals in a row (duplicates, over a bound, not fitting the backbone) after which the space counts as exhausted."""
 
 
 class OptunaSampler(Stays, Searcher):
@@ -35,7 +36,7 @@ class OptunaSampler(Stays, Searcher):
     Args:
         space: what may be tried.
         journal: where started trials are written, and what a resumed search has done already.
-        trainable_params: the size of a configuration, known without building it.
+        trainable_params: the size of a configuration, known without building it; raises `DoesNotFit`.
         wrap: makes the dictionary that Tune hands to the trial proxy, from a trial record.
         more: False when no further trial may start (budget spent, interrupted).
         on_start: told about every trial that starts or continues.
@@ -94,9 +95,8 @@ class OptunaSampler(Stays, Searcher):
             if key in self._seen:
                 self._tell_again(asked, self._seen[key])
                 continue
-            size = self._count(params)
-            reason = outside_bounds(self._space.objectives, size)
-            if reason:
+            size, reason = self._judged(params)
+            if size is None or reason:
                 self._seen[key] = None
                 self._journal.rejected(params, size, reason)
                 self._tell_infeasible(asked, size)
@@ -138,6 +138,14 @@ class OptunaSampler(Stays, Searcher):
 
     # -- inside ------------------------------------------------------------------------------------------
 
+    def _judged(self, params: dict[str, Any]) -> tuple[int | None, str]:
+        """Trainable parameters (None where the configuration does not fit), and why it is not to be trained."""
+        try:
+            size = self._count(params)
+        except DoesNotFit as error:
+            return None, str(error)
+        return size, outside_bounds(self._space.objectives, size)
+
     def _ask(self) -> tuple[optuna.Trial, dict[str, Any]]:
         asked = self._study.ask()
         return asked, self._space.suggest(asked)
@@ -151,7 +159,7 @@ class OptunaSampler(Stays, Searcher):
         else:
             tell(self._space, self._study, asked, known)
 
-    def _tell_infeasible(self, asked: optuna.Trial, size: int) -> None:
+    def _tell_infeasible(self, asked: optuna.Trial, size: int | None) -> None:
         import optuna
 
         for name, excess in constraints(self._space, size).items():
@@ -197,8 +205,13 @@ def make_study(space: Space, done: int = 0) -> optuna.Study:
     return optuna.create_study(sampler=sampler, directions=directions)
 
 
-def constraints(space: Space, size: int) -> dict[str, float]:
-    """How far outside its bounds a configuration is, above 0 outside; relative, as sizes differ between backbones."""
+def constraints(space: Space, size: int | None) -> dict[str, float]:
+    """How far outside its bounds a configuration is, above 0 outside; relative, as sizes differ between backbones.
+
+    One that does not fit the backbone (`size` None) has no size: it counts as wholly outside.
+    """
+    if size is None:
+        return {"fits": 1.0}
     found = {}
     for objective in space.objectives:
         if objective.metric == "trainable_params":
@@ -209,7 +222,7 @@ def constraints(space: Space, size: int) -> dict[str, float]:
     return found
 
 
-def refused(space: Space, params: dict[str, Any], size: int) -> optuna.trial.FrozenTrial:
+def refused(space: Space, params: dict[str, Any], size: int | None) -> optuna.trial.FrozenTrial:
     """A rejected configuration of an earlier session as Optuna would have kept it."""
     from optuna.trial import TrialState, create_trial
 

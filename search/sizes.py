@@ -8,15 +8,20 @@ the other sections as they are best so far, until nothing changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from petl.config import method_keys
+from petl import plan
+from petl.config import MethodConfig, method_keys
 from petl.counts import BackboneShape, trainable_parameters
 from petl.errors import ConfigError, UserError
+from petl.families import family_of
 from search.records import Objective
 from search.space import Choice, IntRange, Parameter, Params, Space, tree
+from trainables import augment
+from trainables.config import TrialConfig
 
 NO_SIZE = frozenset(
     {
@@ -36,9 +41,17 @@ NO_SIZE = frozenset(
     }
 )
 """Method options that change no count."""
-_SIZED = {info.key for info in method_keys()} - NO_SIZE
+_GRID = frozenset({"data.frames", "frequency_stride", "time_stride"})  # what the number of positions depends on
+_INPUT = _GRID | {"positions", "aug.freq_mask", "aug.time_mask"}
+"""Options that are not the method's, but that a backbone may not take."""
+_OPTIONS = {info.key for info in method_keys()} | _INPUT
+_SIZED = _OPTIONS - NO_SIZE - (_INPUT - _GRID)
 _MOST_TOGETHER = 512  # combinations of a section that are counted; beyond, its options are followed one by one
 _MOST_VALUES = 256  # of a whole-number range that are tried one by one against the backbone
+
+
+class DoesNotFit(UserError):
+    """A configuration that the backbone cannot be trained with."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +64,98 @@ class MethodSize:
     most: int
 
 
-def trainable_params(space: Space, params: Params, shape: BackboneShape, classes: int | None) -> int:
-    """Trainable parameters of one complete configuration.
+def fitted(shape: BackboneShape, config: TrialConfig, frames: int | None = None) -> BackboneShape:
+    """The backbone of a checkpoint (`shape`) as a trial loads it: for its length of input, with its patch strides.
+
+    `frames` is the length that the data have (None: not known yet, the checkpoint's), which `data.frames` overrides.
 
     Raises:
-        UserError: when an option does not fit the backbone (a layer it does not have, a width of 0); names the
-            line of the space.
+        ConfigError: for options about the input that the backbone does not take.
     """
+    family = family_of(shape.family)
+    augment.check_masks(config.aug, spectrogram=not shape.samples)
+    strides = {key: getattr(config, key) for key in ("frequency_stride", "time_stride")}
+    if family.layout != "grid":
+        for key, value in strides.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{key} moves the patches of a spectrogram, which backbone family '{family.name}' does not have; "
+                    "leave it out",
+                    key,
+                )
+        if config.positions == "zero":
+            raise ConfigError(
+                f"positions is 'zero', but backbone family '{family.name}' has no position embeddings of patches that "
+                "could be set to zero; leave it out",
+                "positions",
+            )
+    given = config.data.frames
+    if shape.samples:
+        return shape
+    if family.layout != "grid" and given is not None and (given > shape.max_frames or given % 2):
+        most = f"the backbone has positions for {shape.max_frames} frames; use at most that"
+        why = f", but {most}" if given > shape.max_frames else "; it is halved by the backbone and must be even"
+        raise ConfigError(f"data.frames is {given}{why}", "data.frames")
+    moved = {key: value for key, value in strides.items() if value is not None}
+    wanted = replace(shape, max_frames=given or frames or shape.max_frames, **moved)
+    if family.layout == "grid" and wanted.max_frames < wanted.patch:
+        raise ConfigError(
+            f"data.frames is {wanted.max_frames}, less than the {wanted.patch} that one patch of the backbone spans",
+            "data.frames",
+        )
+    return wanted
+
+
+def check_inputs(space: Space, shape: BackboneShape) -> None:
+    """Look for sampled options about the input that the backbone does not take, before any data are read.
+
+    Raises:
+        DoesNotFit: names the line of the space.
+    """
+    items = ([(p.key, value)] for p in space.params if p.key in _INPUT for value in p.domain.ends())
+    for params in tree.covering(space.params, items):
+        with _named(space):
+            fitted(shape, space.trial_config(params))
+
+
+def trainable_params(
+    space: Space, params: Params, shape: BackboneShape, classes: int | None, frames: int | None = None
+) -> int:
+    """Trainable parameters of one complete configuration, for a checkpoint and data as `fitted` takes them.
+
+    Raises:
+        DoesNotFit: when an option does not fit the backbone (a layer it does not have, a width of 0), or several do
+            not fit each other; names the line of the space.
+    """
+    method, wanted = _fitting(space, params, shape, frames)
+    return trainable_parameters(method, wanted, classes)
+
+
+def _fitting(
+    space: Space, params: Params, shape: BackboneShape, frames: int | None
+) -> tuple[MethodConfig, BackboneShape]:
+    """The method of a configuration and its backbone; raises as `trainable_params`."""
+    with _named(space):
+        config = space.trial_config(params)
+        wanted = fitted(shape, config, frames)
+        plan.check(config.method, wanted)
+    return config.method, wanted
+
+
+@contextmanager
+def _named(space: Space) -> Iterator[None]:
+    """Say where in the space the key of a `ConfigError` is declared."""
     try:
-        return trainable_parameters(space.trial_config(params).method, shape, classes)
+        yield
     except ConfigError as error:
         key = error.key or ""
         message = str(error) if key in str(error) else f"{key}: {error}"
-        raise UserError(f"{space.where(key)}: {message}") from None
+        raise DoesNotFit(f"{space.where(key)}: {message}") from None
 
 
-def method_sizes(space: Space, shape: BackboneShape, classes: int | None) -> tuple[MethodSize, ...]:
+def method_sizes(
+    space: Space, shape: BackboneShape, classes: int | None, frames: int | None = None
+) -> tuple[MethodSize, ...]:
     """Fewest, default and most trainable parameters of every method the space can propose.
 
     Because it tries the extremes, it also finds options that do not fit the backbone before anything is trained.
@@ -74,13 +163,18 @@ def method_sizes(space: Space, shape: BackboneShape, classes: int | None) -> tup
     Raises:
         UserError: as `trainable_params`; or when a bound on `trainable_params` leaves nothing to train.
     """
+    known: dict[str, int] = {}  # by all options: what changes no count may still not fit
     counted: dict[str, int] = {}
 
     def count(params: Params) -> int:
-        key = space.key({k: v for k, v in params.items() if k in _SIZED})
-        if key not in counted:
-            counted[key] = trainable_params(space, params, shape, classes)
-        return counted[key]
+        whole = space.key({k: v for k, v in params.items() if k in _OPTIONS})
+        if whole not in known:
+            method, wanted = _fitting(space, params, shape, frames)
+            sized = space.key({k: v for k, v in params.items() if k in _SIZED})
+            if sized not in counted:
+                counted[sized] = trainable_parameters(method, wanted, classes)
+            known[whole] = counted[sized]
+        return known[whole]
 
     for params in tree.covering(space.params, _single_values(space)):
         count(params)
@@ -180,7 +274,7 @@ def _single_values(space: Space) -> Iterator[tuple[tree.Item, ...]]:
     """Values that may not fit the backbone: all there are, beside each choice of their section."""
     for parameter in space.params:
         domain = parameter.domain
-        if parameter.key not in _SIZED:
+        if parameter.key not in _OPTIONS:
             continue
         values: tuple[Any, ...] = domain.ends()
         if isinstance(domain, IntRange) and (domain.size() or 0) <= _MOST_VALUES:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from petl.errors import ConfigError
 from petl.frontend import FrontEnd, ModelInput
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from trainables.config import AugOptions
 
 
 def check(options: AugOptions, front_end: FrontEnd) -> None:
     """Raise `ConfigError` when masks are asked for where there is no spectrogram to put them on."""
+    check_masks(options, spectrogram=front_end.spectrogram)
+
+
+def check_masks(options: AugOptions, *, spectrogram: bool) -> None:
+    """`check` before there is a front end."""
     for name in ("freq_mask", "time_mask"):
-        if getattr(options, name) and not front_end.spectrogram:
+        if getattr(options, name) and not spectrogram:
             raise ConfigError(
                 f"aug.{name} is {getattr(options, name)}, but the backbone reads waveforms, which have no spectrogram "
                 "to mask; set it to 0. With backbone_mode: train such backbones mask their own features "
@@ -64,6 +69,8 @@ def spec_augment(x_BTM: Tensor, freq_mask: int, time_mask: int, generator: torch
 
 def _stretches(clips: int, size: int, widest: int, generator: torch.Generator | None) -> Tensor:
     """Bool (clips, size): in each row one random stretch."""
+    import torch
+
     draws_2B = torch.rand(2, clips, generator=generator, dtype=torch.float64)
     width_B = (draws_2B[0] * widest).long().clamp(max=size)
     first_B = (draws_2B[1] * (size - width_B + 1)).long()

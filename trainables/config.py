@@ -50,7 +50,10 @@ class DataOptions(Options):
     normalize: Literal["dataset", "backbone"] = "dataset"  # whose mean and deviation scale an AST's features
     # Of waveforms. masked: to the longest clip of the batch, and the backbone is told, so that a clip gives the same
     # whatever it is batched with; checkpoint: the same, but told only if preprocessor_config.json says so (the
-    # published base models: no); fixed: always to `frames`.
+    # published base models: no); fixed: always to `frames`. What is told to the backbone is not told to every pooling:
+    # mean, patches, speech and prompts+speech take padding in, as the published systems do, so that with them the
+    # outputs of shorter clips depend on the longest clip of their batch unless this is `fixed`. The poolings
+    # masked_mean and stats leave padding out.
     padding: Literal["masked", "checkpoint", "fixed"] = "masked"
     skip_bad_files: bool = False
 

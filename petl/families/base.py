@@ -43,7 +43,8 @@ class Family:
     `layout` says how the tokens lie: patches of a spectrogram (frequency-major), or frames in time.
     `watched` is the module whose input tells the layout of a forward pass. `convs` are the convolutional layers
     of the front end that a feature adapter can go into. `fixed` names parameters that no method trains.
-    `position_convs` is the list of convolutions that add positions where there are several in a row.
+    `position_convs` is the list of convolutions that add positions where there are several in a row,
+    `position_norm` the BatchNorm in front of them that some checkpoints have.
     `attention` says how attention is computed: through transformers' attention interface, or in a way of its own
     that needs a wrapper of the same name in `petl.attention`. `extractor` is transformers' class that makes the
     model's inputs; a preprocessor_config.json that names none is read as one of its. `extras` may name the "module"
@@ -69,6 +70,7 @@ class Family:
     norms: bool = False  # whether the published recipes train LayerNorms beside the methods on this family
     extractor: str = "Wav2Vec2FeatureExtractor"
     position_convs: str | None = None
+    position_norm: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -22,4 +22,7 @@ def _shape(config: Mapping[str, Any]) -> BackboneShape:
     return replace(shape, other=other)
 
 
-FAMILY = wav2vec2.family("hubert", "HubertModel", shape=_shape)
+FAMILY = replace(
+    wav2vec2.family("hubert", "HubertModel", shape=_shape),
+    position_norm="encoder.pos_conv_embed.batch_norm",
+)

@@ -9,8 +9,10 @@ Shapes: S samples, T rows of a clip, M numbers per row, B clips.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -150,10 +152,7 @@ class FrontEnd(ABC):
         """
         from petl.frontend.kinds import class_of
 
-        try:
-            return class_of(values).read(values)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"preprocessor_config.json: a value is not a number ({error})") from None
+        return class_of(values).read(values)
 
     def _long_enough(self, waveform_S: Tensor) -> None:
         samples = len(waveform_S)
@@ -168,11 +167,38 @@ class FrontEnd(ABC):
             if getattr(self, name) < 1:
                 raise UserError(f"front end: {name} is {getattr(self, name)}; it must be at least 1")
 
+    def _frames_have_samples(self) -> None:
+        if self.hop < 1:
+            raise UserError(
+                f"front end: sample_rate is {self.sample_rate} (sampling_rate in preprocessor_config.json); it must be "
+                f"at least {round(1 / HOP_SECONDS)}, a sample per frame of 10 ms"
+            )
+
     def _wrong_input(self, wanted: str) -> UserError:
         return UserError(
             f"preprocessor_config.json names a {self.kind}, but the backbone takes {wanted}; use the "
             "preprocessor_config.json that belongs to the backbone"
         )
+
+
+def whole(values: Mapping[str, Any], key: str, default: int) -> int:
+    """A whole number of a `preprocessor_config.json`; `UserError` names the key."""
+    value = values.get(key, default)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = int(value)
+        if isinstance(value, str) or number == value:
+            return number
+    raise UserError(f"preprocessor_config.json: {key} is {value!r}; a whole number is needed")
+
+
+def number(values: Mapping[str, Any], key: str, default: float) -> float:
+    """A finite number of a `preprocessor_config.json`; `UserError` names the key."""
+    value = values.get(key, default)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        found = float(value)
+        if math.isfinite(found):
+            return found
+    raise UserError(f"preprocessor_config.json: {key} is {value!r}; a finite number is needed")
 
 
 def clip_features(

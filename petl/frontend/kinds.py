@@ -7,7 +7,7 @@ from typing import Any
 
 from petl.errors import UserError
 from petl.families import ALIASES, family_of
-from petl.frontend.base import FrontEnd
+from petl.frontend.base import FrontEnd, whole
 from petl.frontend.spectrogram import AstFrontEnd
 from petl.frontend.waveform import WaveformFrontEnd
 from petl.frontend.whisper import WhisperFrontEnd
@@ -33,14 +33,18 @@ def completed(values: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
 
     The kind follows from the family where the file does not name it. Whether a waveform model is told what is
     padding is the file's word, else `feat_extract_norm`'s: models with a GroupNorm were trained without. Whisper's
-    input is no longer than the encoder has positions. Raises `UserError` for a family that is not known.
+    input is no longer than the encoder has positions. Raises `UserError` for a family that is not known, and for a file
+    that names another family's kind.
     """
     shape = BackboneShape.from_config(config)
     kind = family_of(shape.family).extractor
     # A checkpoint that is read as another family's (DeiT): what its file says is about pictures.
     own = {} if config.get("model_type") in ALIASES else {k: v for k, v in values.items() if v is not None}
     if own.setdefault("feature_extractor_type", kind) != kind:
-        return own  # AudioClassifier says that it does not fit
+        raise UserError(
+            f"preprocessor_config.json names a {own['feature_extractor_type']}, but the backbone is of the family "
+            f"'{shape.family}', which takes a {kind}; use the preprocessor_config.json that belongs to the backbone"
+        )
     default: FrontEnd
     if kind == WaveformFrontEnd.kind:
         default = WaveformFrontEnd(masks=shape.convs[0].norm == "layer")
@@ -52,5 +56,5 @@ def completed(values: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
     if kind == WaveformFrontEnd.kind:
         found = {key: value for key, value in found.items() if key != "max_length" or key in own}  # any length will do
     if kind == WhisperFrontEnd.kind:
-        found["nb_max_frames"] = min(shape.max_frames, int(found["nb_max_frames"]))
+        found["nb_max_frames"] = min(shape.max_frames, whole(found, "nb_max_frames", shape.max_frames))
     return found

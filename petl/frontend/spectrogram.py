@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from petl.errors import UserError
-from petl.frontend.base import FrontEnd
+from petl.frontend.base import FrontEnd, number, whole
 from petl.frontend.inputs import ModelInput, real_positions
 from petl.shape import AST_TYPE, BackboneShape
 
@@ -42,6 +42,7 @@ class AstFrontEnd(FrontEnd):
 
     def __post_init__(self) -> None:
         self._positive("sample_rate", "mel_bins", "frames")
+        self._frames_have_samples()
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
             raise UserError(f"front end: mean {self.mean} and std {self.std} must be finite, and std above 0")
 
@@ -108,12 +109,12 @@ class AstFrontEnd(FrontEnd):
     def read(cls, values: Mapping[str, Any]) -> Self:
         normalized = bool(values.get("do_normalize", True))
         return cls(
-            sample_rate=int(values.get("sampling_rate", 16000)),
-            mel_bins=int(values.get("num_mel_bins", 128)),
-            frames=int(values.get("max_length", 1024)),
+            sample_rate=whole(values, "sampling_rate", 16000),
+            mel_bins=whole(values, "num_mel_bins", 128),
+            frames=whole(values, "max_length", 1024),
             # Without normalisation the same formula has to leave every number as it is.
-            mean=float(values.get("mean", AUDIOSET_MEAN)) if normalized else 0.0,
-            std=float(values.get("std", AUDIOSET_STD)) if normalized else 0.5,
+            mean=number(values, "mean", AUDIOSET_MEAN) if normalized else 0.0,
+            std=number(values, "std", AUDIOSET_STD) if normalized else 0.5,
         )
 
     def to_preprocessor(self) -> dict[str, Any]:

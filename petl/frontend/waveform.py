@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from petl.errors import UserError
-from petl.frontend.base import FrontEnd
+from petl.frontend.audio import AudioError
+from petl.frontend.base import HOP_SECONDS, FrontEnd, number, whole
 from petl.frontend.inputs import ModelInput, real_positions
 from petl.shape import BackboneShape
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _EPS = 1e-7  # transformers' own
+_LOUDEST = 1e15  # full scale is 1; the squares of larger samples would not add up in float32
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class WaveformFrontEnd(FrontEnd):
 
     def __post_init__(self) -> None:
         self._positive("sample_rate", "frames")
+        self._frames_have_samples()
 
     @property
     def longest(self) -> int:
@@ -78,8 +81,13 @@ class WaveformFrontEnd(FrontEnd):
         return -(-rows // self.hop)
 
     def extract(self, waveform_S: Tensor) -> Tensor:
-        """The samples themselves: float32 (S, 1)."""
+        """The samples themselves: float32 (S, 1).
+
+        Raises `AudioError` (not finite) for samples whose variance would not be finite.
+        """
         self._long_enough(waveform_S)
+        if not float(waveform_S.abs().max()) <= _LOUDEST:
+            raise AudioError("not finite", "its samples are so large that the features overflow")
         return waveform_S[:, None]
 
     def collate(self, rows: Sequence[Tensor]) -> ModelInput:
@@ -107,12 +115,13 @@ class WaveformFrontEnd(FrontEnd):
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        padding = float(values.get("padding_value", 0.0))
+        padding = number(values, "padding_value", 0.0)
         if padding:
             raise UserError(f"preprocessor_config.json: padding_value is {padding:g}; only 0 is known")
-        rate = int(values.get("sampling_rate", 16000))
-        most = values.get("max_length")
-        frames = cls.frames if most is None else max(1, -(-int(most) // max(1, int(rate * 0.01))))
+        rate = whole(values, "sampling_rate", 16000)
+        frames = cls.frames
+        if values.get("max_length") is not None:
+            frames = max(1, -(-whole(values, "max_length", 0) // max(1, int(rate * HOP_SECONDS))))
         return cls(
             sample_rate=rate,
             frames=frames,

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from petl.errors import ConfigError, UserError
-from petl.frontend.base import FrontEnd
+from petl.frontend.base import FrontEnd, whole
 from petl.frontend.inputs import ModelInput, real_positions
 from petl.shape import BackboneShape
 
@@ -51,6 +51,11 @@ class WhisperFrontEnd(FrontEnd):
 
     def __post_init__(self) -> None:
         self._positive("sample_rate", "mel_bins", "frames", "chunk", "n_fft", "hop_length")
+        if self.window < 1:
+            raise UserError(
+                f"front end: sample_rate is {self.sample_rate} (sampling_rate in preprocessor_config.json); it must be "
+                "at least 40, a sample in 25 ms"
+            )
         if self.frames % 2:
             raise ConfigError(
                 f"data.frames is {self.frames}; a Whisper encoder halves the number of frames, so it must be even",
@@ -154,16 +159,16 @@ class WhisperFrontEnd(FrontEnd):
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         chunk, rate, hop = (
-            int(values.get(key, default))
+            whole(values, key, default)
             for key, default in (("chunk_length", 30), ("sampling_rate", 16000), ("hop_length", 160))
         )
         most = chunk * rate // max(1, hop)
         return cls(
             sample_rate=rate,
-            mel_bins=int(values.get("feature_size", 80)),
-            frames=min(int(values.get("nb_max_frames", most)), most),
+            mel_bins=whole(values, "feature_size", 80),
+            frames=min(whole(values, "nb_max_frames", most), most),
             chunk=chunk,
-            n_fft=int(values.get("n_fft", 400)),
+            n_fft=whole(values, "n_fft", 400),
             hop_length=hop,
         )
 

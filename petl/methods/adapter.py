@@ -55,6 +55,9 @@ class SequentialBefore(Join):
         self._added = self.module(u_BND, layout)
         return self._added + u_BND if self.adds_input else self._added
 
+    def forget(self) -> None:
+        self._added = None
+
     def after(self, u_BND: Tensor, y_BND: Tensor, layout: Layout) -> Tensor:
         added_BND, self._added = self._added, None
         assert added_BND is not None

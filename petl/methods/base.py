@@ -60,16 +60,20 @@ class AfterModule:
 
 @dataclass(frozen=True)
 class BeforeModule:
-    """`hook(host, args, kwargs)` runs before the module at `path`; it returns None or new (args, kwargs)."""
+    """`hook(host, args, kwargs)` runs before the module at `path`; it returns None or new (args, kwargs).
+
+    `first`: it runs before those that may change the arguments.
+    """
 
     path: str
     name: str
     module: nn.Module | None
     hook: Callable[..., Any]
+    first: bool = False
 
     def attach(self, backbone: nn.Module) -> Undo:
         host = backbone.get_submodule(self.path)
-        return host.register_forward_pre_hook(self.hook, with_kwargs=True).remove
+        return host.register_forward_pre_hook(self.hook, prepend=self.first, with_kwargs=True).remove
 
 
 class SiteMap:
@@ -90,6 +94,11 @@ class SiteMap:
             prompts = config.prompt.length
             special -= config.prompt.insertion == "replace_dist"
         self.tokens = Tokens(special, prompts)
+        options = config.adapter
+        self.tokens.inputs_change = (
+            "adapter" in config.methods and options.placement == "sequential" and options.where == "before"
+        )
+        self.tokens.together = config.frozen_eval or not _skips_layers(settings)
 
     def module(self, path: str) -> nn.Module:
         """The backbone's module at `path`; `UnknownBackbone` names what is missing."""
@@ -118,6 +127,10 @@ class SiteMap:
         return plan.adapted_layers(config, self.layers)
 
 
+def _skips_layers(settings: Any) -> bool:
+    return bool(getattr(settings, "layerdrop", 0) or getattr(settings, "encoder_layerdrop", 0))
+
+
 Builder = Callable[[MethodConfig, SiteMap, torch.Generator], list[Attachment]]
 """Makes the modules of one method for a backbone, initialised from the generator."""
 
@@ -136,14 +149,20 @@ class Join:
         """What leaves in place of y = F(before(u))."""
         return y_BND
 
+    def forget(self) -> None:
+        """Let go of what is kept between two hooks."""
+
 
 def joined(block: Block, name: str, module: nn.Module | None, way: Join, tokens: Tokens) -> list[Attachment]:
     """The attachments that put a join around a block of the backbone; tensors are named after its exit."""
-    if block.entry == block.exit and type(way).before is Join.before:
+    tokens.hold(way)
+    changes = type(way).before is not Join.before
+    if block.entry == block.exit and not changes and not tokens.inputs_change:
         return [AfterModule(block.exit, name, module, _Beside(way, tokens))]
     entering = _Entering(way, tokens)
+    tokens.hold(entering)
     return [
-        BeforeModule(block.entry, name, None, entering),
+        BeforeModule(block.entry, name, None, entering, first=not changes),
         AfterModule(block.exit, name, module, _Leaving(entering)),
     ]
 
@@ -165,6 +184,9 @@ class _Entering:
     def __init__(self, way: Join, tokens: Tokens) -> None:
         self.way, self.tokens = way, tokens
         self.input: Tensor | None = None
+
+    def forget(self) -> None:
+        self.input = None
 
     def __call__(self, host: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         u_BND = first(args, kwargs)

@@ -24,6 +24,9 @@ class _Remembering(Join):
         self.module = module
         self.kept: Tensor | None = None
 
+    def forget(self) -> None:
+        self.kept = None
+
     def after(self, u_BND: Tensor, y_BND: Tensor, layout: Layout) -> Tensor:
         self.kept = self.module(u_BND, layout)
         return y_BND + self.kept

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, combinations, islice, product
 from typing import Any
 
-from petl.config import method_keys, readers, why_unread
+from petl.config import UNREAD_BESIDE, method_keys, readers, why_unread
 from petl.errors import ConfigError
 from search.space import tree
 from search.space.errors import listed, shown
@@ -19,18 +19,21 @@ from search.space.yamlfile import Path
 _MOST_TRIALS = 5000  # configurations built in all
 
 
-def check_combinations(space: Space, reader: Reader) -> None:
+def check_combinations(space: Space, reader: Reader) -> tuple[str, ...]:
     """Note parameters that are never active, options without a reader, and combinations that are refused.
 
     Looks at every way the conditions can fall out (where they are many: every two and, within a section, three
     values together), at every choice and both ends of every parameter under each method and beside each value
-    of its section (`layers.first`, `layers.last`), and at what is enqueued.
+    of its section (`layers.first`, `layers.last`), and at what is enqueued. Returns notes for the reader of the
+    space: what is left unchecked where there are too many ways to look at.
     """
     for parameter in space.params:
         if not tree.possible(space.params, parameter.key):
             needs = " and ".join(str(condition) for condition in parameter.when)
             reader.wrong(("params", parameter.key, "when"), f"never active: nothing leads to {needs}")
-    candidates = list(islice(_candidates(space), _MOST_TRIALS))
+    candidates = list(islice(_candidates(space), _MOST_TRIALS + 1))
+    cut = len(candidates) > _MOST_TRIALS
+    del candidates[_MOST_TRIALS:]
     _check_base(space, reader, candidates)
     blamed: set[Path] = set()
     for params in _different(candidates):
@@ -46,6 +49,12 @@ def check_combinations(space: Space, reader: Reader) -> None:
             space.trial_config(space.complete(partial))
         except ConfigError as error:
             reader.wrong(("enqueue", number), str(error))
+    if not cut:
+        return ()
+    return (
+        f"only the first {_MOST_TRIALS:,} combinations of settings were checked beforehand; one of the others may turn "
+        "out to clash, and is then rejected or fails as a trial",
+    )
 
 
 def _candidates(space: Space) -> Iterator[Params]:
@@ -114,9 +123,19 @@ def _check_base(space: Space, reader: Reader, candidates: list[Params]) -> None:
             elif not unread[key] or reason.startswith("with "):  # another option tells more than the method
                 unread[key] = reason
     for key, reason in unread.items():
+        if _readable(space, key):  # by one that is not among the candidates
+            continue
         if reason.startswith("for "):
             reason = f"for the methods of this space ({', '.join(space.methods())})"
         reader.wrong(("base", key), f"it has no meaning {reason}; leave it out")
+
+
+def _readable(space: Space, key: str) -> bool:
+    """Whether some configuration reads the fixed option `key`, found by asking for what it needs."""
+    sampled = {p.key for p in space.params}
+    needs = [[(parent, v) for v in _fitting(key, parent, space)] for parent in _parents(key) if parent in sampled]
+    found = tree.covering(space.params, product(*needs))
+    return any(not why_unread(key, {**space.base, **params}) for params in found)
 
 
 def _blame(space: Space, error: ConfigError, params: Params) -> Path:
@@ -145,7 +164,7 @@ def _advice(space: Space, key: str, reason: str) -> str:
     """What is to be done about an option that is sampled where nothing reads it."""
     own = {condition.key: condition.values for condition in space.parameter(key).when}
     needs: dict[str, list[Any]] = {}
-    for parent in readers(key):
+    for parent in _parents(key):
         values, fitting = _values(space, parent), _fitting(key, parent, space)
         if not fitting and parent == "method":
             return f"for any method of this space ({', '.join(space.methods())}); leave it out"
@@ -168,12 +187,19 @@ def _asks_method(space: Space, key: str) -> bool:
     return any(p.key == key and any(c.key == "method" for c in p.when) for p in space.params)
 
 
+def _parents(key: str) -> list[str]:
+    """Keys that decide whether `key` is read."""
+    return list(dict.fromkeys([*readers(key), *(["method"] if key in UNREAD_BESIDE else [])]))
+
+
 def _fitting(key: str, parent: str, space: Space) -> list[Any]:
     """Values of `parent` that the space can give and that let `key` be read."""
-    wanted = readers(key)[parent]
-    if parent == "method":
-        return [v for v in space.methods() if set(wanted) & {part.strip() for part in v.split("+")}]
-    return [value for value in _values(space, parent) if value in wanted]
+    wanted = readers(key).get(parent)
+    if parent != "method":
+        return [value for value in _values(space, parent) if wanted is None or value in wanted]
+    parts = {v: {part.strip() for part in v.split("+")} for v in space.methods()}
+    never = set(UNREAD_BESIDE.get(key, ()))
+    return [v for v, names in parts.items() if (wanted is None or set(wanted) & names) and not never & names]
 
 
 def _values(space: Space, key: str) -> list[Any]:

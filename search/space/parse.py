@@ -107,9 +107,9 @@ def parse_space(
     reader = Reader(document, _apply(document, overrides or {}))
     space = _read_space(reader, FilePath(file).stem)
     reader.stop_if_wrong()
-    check_combinations(space, reader)
+    notes = check_combinations(space, reader)
     reader.stop_if_wrong()
-    return space
+    return replace(space, notes=(*space.notes, *notes))
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:

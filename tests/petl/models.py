@@ -80,6 +80,8 @@ CORE: list[Case] = [
     _case("soft_moa", **_MOA, moa__location="both"),
     _case("soft_moa", **_MOA, moa__slots=3, moa__expert="convpass", moa__location="ffn"),
     _case("adapter+lora", adapter__width=4, lora__rank=2),
+    _case("adapter+lora", adapter__width=4, lora__rank=2, lora__targets="fc1,fc2"),
+    _case("adapter+soft_moa", adapter__width=4, adapter__placement="sequential", adapter__order="before", **_MOA),
     _case("prompt+adapter+lora", identity=False, prompt__length=2, adapter__width=4, lora__rank=2, layers__first=1),
     _case("prompt+prefix+soft_moa+bitfit", identity=False, prompt__length=2, prefix__length=2, **_MOA),
 ]
@@ -326,6 +328,7 @@ MODELS: tuple[TinyModel, ...] = (
     TinyModel("wav2vec2", "Wav2Vec2", _WAVE),
     TinyModel("wav2vec2-stable", "Wav2Vec2", {**_WAVE, **_STABLE}),
     TinyModel("hubert-stable", "Hubert", {**_WAVE, **_STABLE}),
+    TinyModel("mhubert", "Hubert", {**_WAVE, "conv_pos_batch_norm": True}),
     TinyModel("wavlm", "WavLM", {**_WAVE, **BUCKETS}),
     TinyModel("wavlm-stable", "WavLM", {**_WAVE, **_STABLE, **BUCKETS}),
     TinyModel("data2vec", "Data2VecAudio", {**_WAVE, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}),

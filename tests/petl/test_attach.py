@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 import petl
 from petl import AlreadyAttached, ConfigError, UserError, attach
 from petl.families import UnknownBackbone
-from tests.petl.models import LAYERS, inputs, tiny_backbone, tiny_tagger, trained
+from tests.petl.models import AST_TINY, LAYERS, MODELS, inputs, tiny_backbone, tiny_tagger, trained
 
 
 def _untouched(backbone: nn.Module) -> bool:
@@ -155,6 +156,105 @@ def test_nothing_is_kept_after_detach() -> None:
     for _ in range(3):
         trial()
     assert tensors() == before
+
+
+@pytest.mark.parametrize("method", ["full", "partial", "bitfit", "lora"])
+def test_running_out_of_memory_leaves_the_backbone_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker goes on to the next trial on the same backbone."""
+    backbone = tiny_backbone()
+    parameters = dict(backbone.named_parameters())
+    real, calls = torch.Tensor.clone, 0
+
+    def clone(self: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, **kwargs)
+
+    with monkeypatch.context() as patch:
+        if method == "lora":
+            patch.setattr(nn.Module, "register_forward_hook", _out_of_memory)
+        else:
+            patch.setattr(torch.Tensor, "clone", clone)
+        with pytest.raises(torch.OutOfMemoryError):
+            attach(backbone, {"method": method})
+    assert all(p is parameters[name] for name, p in backbone.named_parameters())
+    assert _untouched(backbone) and not any(m._forward_pre_hooks for m in backbone.modules())
+    attach(backbone, {"method": "linear"}).detach()
+
+
+def _out_of_memory(*args: Any, **kwargs: Any) -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        {"method": "adapter", "adapter.width": 2, "adapter.placement": "sequential", "adapter.order": "before"},
+        {"method": "soft_moa", "moa.reduction": 8.0, "moa.legacy_double_add": True},
+    ],
+    ids=lambda flat: flat["method"],
+)
+def test_a_pass_that_stops_in_the_middle_leaves_nothing(flat: dict[str, Any]) -> None:
+    adapted = attach(tiny_backbone(), flat, seed=0)
+    broken = adapted.backbone.layers[1].mlp.fc2.register_forward_hook(_out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        adapted(inputs())
+    broken.remove()
+    twin = copy.deepcopy(adapted)
+    assert torch.equal(twin(inputs()).last_hidden_state, adapted(inputs()).last_hidden_state)
+    adapted.gradient_checkpointing()
+    adapted(inputs()).last_hidden_state.sum().backward()
+    copy.deepcopy(adapted)
+
+
+def test_a_layer_keeps_a_wrapper_of_its_own() -> None:
+    """As tools that place layers on devices put one there."""
+    backbone = tiny_backbone()
+    layer, calls = backbone.layers[0], []
+    original = layer.forward
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    layer.forward = wrapper
+    adapted = attach(backbone, {"method": "lora", "lora.rank": 2}, seed=0)
+    adapted.gradient_checkpointing()
+    adapted(inputs()).last_hidden_state.sum().backward()
+    assert len(calls) == 2  # forward, and again in the backward pass
+    adapted.detach()
+    assert layer.forward is wrapper
+
+
+@pytest.mark.parametrize("flat", [{"backbone_mode": "train"}, {}], ids=str)
+def test_no_gradient_goes_down_a_frozen_feature_encoder(flat: dict[str, Any]) -> None:
+    model = next(m for m in MODELS if m.name == "wav2vec2")
+    backbone = model.build()
+    adapted = attach(backbone, {"method": "adapter", "adapter.width": 2, **flat}, seed=0).train()
+    seen = []
+    backbone.feature_extractor.register_forward_hook(lambda host, args, output: seen.append(output.requires_grad))
+    adapted(model.inputs())
+    adapted.detach()
+    assert seen == [False] and backbone.feature_extractor._requires_grad is True
+
+
+def test_masked_patches_are_no_ones_business() -> None:
+    """An AST takes a mask over all its tokens; blocks that mix tokens keep to it."""
+    x_BTM, other = inputs(), inputs()
+    other[:, -20:] += 1
+    tokens = AST_TINY.shape.tokens()
+    rows, columns = AST_TINY.shape.grid()
+    real = torch.ones(rows, columns, dtype=torch.long)
+    real[:, columns // 2 :] = 0
+    mask_BN = torch.cat([torch.ones(2, dtype=torch.long), real.flatten()]).expand(2, tokens)
+    for flat in ({"method": "soft_moa", "moa.reduction": 8.0}, {"method": "adapter", "adapter.block": "conv"}):
+        adapted = trained(attach(tiny_backbone(), flat, seed=0)).eval()
+        outputs = [adapted(x, attention_mask=mask_BN).last_hidden_state for x in (x_BTM, other)]
+        kept = mask_BN.bool()
+        torch.testing.assert_close(outputs[0][kept], outputs[1][kept])
+        assert not torch.equal(outputs[0][~kept], outputs[1][~kept])
 
 
 def test_public_names() -> None:

@@ -117,13 +117,42 @@ def test_mistakes_are_named(flat: dict[str, Any], key: str, said: str) -> None:
 
 
 def test_what_reads_an_option() -> None:
-    assert readers("adapter.kernel") == {"method": ("adapter",), "adapter.block": ("conformer", "convpass", "conv")}
+    blocks = ("conformer", "convpass", "conv")
+    whole = {"adapter.legacy_discard_conv": (False,)}
+    assert readers("adapter.kernel") == {"method": ("adapter",), "adapter.block": blocks, **whole}
     assert readers("moa.slots") == {"method": ("soft_moa",)}
     assert readers("pooling") == {}
     assert why_unread("lora.rank", {"method": "adapter+lora"}) == ""
     assert why_unread("adapter.kernel", {"method": "adapter"}) == "with adapter.block 'bottleneck'"
     assert why_unread("adapter.kernel", {"method": "adapter", "adapter.block": "conv"}) == ""
     assert why_unread("head.width", {}) == "with head.kind 'linear'"
+    for method in ("full", "full+lora"):
+        assert why_unread("norms", {"method": method}) == f"for method '{method}'"
+    assert why_unread("norms", {"method": "lora"}) == ""
+
+
+@pytest.mark.parametrize("key", ["adapter.kernel", "adapter.axis", "moa.kernel", "moa.axis"])
+def test_a_convolution_that_is_discarded_has_no_options(key: str) -> None:
+    section = key.partition(".")[0]
+    block, method = ("adapter.block", "adapter") if section == "adapter" else ("moa.expert", "dense_moa")
+    value: Any = 5 if key.endswith("kernel") else "sequence"
+    flat: dict[str, Any] = {"method": method, block: "convpass", key: value}
+    MethodConfig.from_flat(flat)
+    flat[f"{section}.legacy_discard_conv"] = True
+    with pytest.raises(ConfigError, match=rf"'{key}' has no meaning with {section}\.legacy_discard_conv true"):
+        MethodConfig.from_flat(flat)
+    # Beside another block the switch is not read itself, so it switches nothing off.
+    assert why_unread(key, {**flat, block: "conformer"}) == ""
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_are_finite(value: float) -> None:
+    for flat in ({"method": "lora", "lora.alpha": value}, {"method": "adapter", "adapter.reduction": value}):
+        key = list(flat)[1]
+        with pytest.raises(ConfigError, match=rf"{key}: .*finite"):
+            KEYS[key].check(value)
+        with pytest.raises(ConfigError, match=rf"{key}: .*finite"):
+            MethodConfig.from_flat(flat)
 
 
 @pytest.mark.parametrize("info", method_keys(), ids=lambda info: info.key)
@@ -132,6 +161,8 @@ def test_every_key_is_read_by_some_configuration(info: KeyInfo) -> None:
     needs = readers(info.key)
     flat: dict[str, Any] = {parent: values[0] for parent, values in needs.items()}
     flat.setdefault("method", "linear")
+    if flat.keys() & {"adapter.legacy_discard_conv", "moa.legacy_discard_conv"}:  # read by one block only
+        flat |= {"adapter.block": "convpass"} if info.key.startswith("adapter") else {"moa.expert": "convpass"}
     assert why_unread(info.key, flat) == ""
     for parent in needs:
         assert parent in KEYS

@@ -71,7 +71,8 @@ def _values(frames: int, mels: int = 128) -> Tensor:
 @pytest.mark.parametrize("frames", [1024, 506, 126])  # AudioSet, ESC-50, Speech Commands: 101, 50, 12 columns
 def test_the_same_numbers(tmp_path: Path, prefix: str, frames: int) -> None:
     model = _model(max_length=frames)
-    directory = convert_ast(_saved(_upstream(model, prefix), tmp_path), tmp_path / "out", **HEADS)
+    said = {"frames": frames} if frames == 506 else {}  # 12 x 50 might be 8 x 75 too
+    directory = convert_ast(_saved(_upstream(model, prefix), tmp_path), tmp_path / "out", **HEADS, **said)
     loaded = load_backbone(str(directory))
     assert loaded.config.max_length == frames
     own, found = bits(model), bits(loaded)
@@ -103,6 +104,17 @@ def test_ssast(tmp_path: Path, recorded: bool) -> None:
     config = loaded.config
     assert (config.frequency_stride, config.time_stride, config.max_length, config.num_mel_bins) == (16, 16, 1024, 128)
     assert torch.equal(loaded(_values(1024)).last_hidden_state, model(_values(1024)).last_hidden_state)
+
+
+def test_nothing_is_guessed_where_several_grids_fit(tmp_path: Path) -> None:
+    """768 positions: 12 x 64 in steps of 10, or 8 x 96 in steps of 16."""
+    model = _model(frequency_stride=16, time_stride=16, max_length=1536)
+    path = _saved(_upstream(model), tmp_path)
+    with pytest.raises(UserError, match=r"768 .* time_stride 10, frames 646 and .* time_stride 16, frames 1536; give"):
+        convert_ast(path, tmp_path / "out", **HEADS)
+    for number, given in enumerate(({"frames": 1536}, {"frequency_stride": 16, "time_stride": 16})):
+        loaded = load_backbone(str(convert_ast(path, tmp_path / f"out{number}", **HEADS, **given)))
+        assert (loaded.config.time_stride, loaded.config.max_length) == (16, 1536)
 
 
 def test_what_is_written(tmp_path: Path) -> None:
@@ -158,8 +170,28 @@ def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ({"module.v.pos_embed": None}, {}, "not a checkpoint of AST or SSAST"),
         ({"module.v.norm.weight": None}, {}, "missing or of another shape: layernorm.weight"),
         ({"module.v.blocks.1.mlp.fc1.weight": torch.zeros(2, 2)}, {}, "of another shape: layers.1.mlp.fc1.weight"),
+        (
+            {"module.v.blocks.0.attn.qkv.bias": torch.zeros(1)},
+            {},
+            r"v\.blocks\.0\.attn\.qkv\.bias has the shape \(1,\)",
+        ),
+        ({"module.v.blocks.0.attn.qkv.bias": torch.tensor(1.0)}, {}, r"attn\.qkv\.bias has the shape \(\)"),
+        ({"module.v.pos_embed": torch.zeros(32)}, {}, r"v\.pos_embed has the shape \(32,\)"),
+        (
+            {"module.v.blocks.0.mlp.fc1.weight": torch.tensor(1.0)},
+            {},
+            r"v\.blocks\.0\.mlp\.fc1\.weight has the shape \(\)",
+        ),
+        ({"module.v.patch_embed.proj.weight": torch.zeros(32, 1, 0, 0)}, {}, r"shape \(32, 1, 0, 0\)"),
+        ({"module.v.blocks.3000.norm1.bias": torch.zeros(32)}, {}, r"of v\.blocks\.3000, but none of v\.blocks\.2"),
+        ({"module.v.norm.bias": torch.full((32,), torch.nan)}, {}, r"module\.v\.norm\.bias holds values that are NaN"),
+        ({"module.v.norm.bias": torch.ones(32).to_sparse()}, {}, r"module\.v\.norm\.bias is a sparse tensor"),
+        ({"module.p_input_tdim": torch.tensor(torch.nan)}, {}, "module.p_input_tdim is no whole number"),
     ],
-    ids=["frames", "mels", "stride", "zero", "heads", "positions", "norm", "layer"],
+    ids=[
+        *("frames", "mels", "stride", "zero", "heads", "positions", "norm", "layer", "fused", "scalar-fused"),
+        *("1-D positions", "scalar", "no kernel", "gap", "nan", "sparse", "nan-input"),
+    ],
 )
 def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], arguments: dict[str, int], said: str) -> None:
     state = {k: v for k, v in {**_upstream(_model()), **change}.items() if v is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -162,7 +163,17 @@ def test_an_extractor_that_does_not_normalise(tmp_path: Path) -> None:
         ({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 0}, "sample_rate is 0"),
         ({"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": 4000}, "n_fft 4000 is more than"),
         ({"feature_extractor_type": "WhisperFeatureExtractor", "nb_max_frames": 5}, "must be even"),
-        ({"sampling_rate": "fast"}, "a value is not a number"),
+        ({"sampling_rate": "fast"}, "sampling_rate is 'fast'; a whole number is needed"),
+        ({"sampling_rate": 16}, "sample_rate is 16 .* at least 100"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16}, "sample_rate is 16 .*least 100"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16}, "sample_rate is 16 .* at least"),
+        ({"max_length": math.inf}, "max_length is inf; a whole number is needed"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "max_length": math.inf}, "max_length is inf; a whole"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor", "nb_max_frames": "abc"}, "nb_max_frames is 'abc'; a w"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor", "chunk_length": [1]}, r"chunk_length is \[1\]; a whole"),
+        ({"num_mel_bins": 12.5}, "num_mel_bins is 12.5; a whole number is needed"),
+        ({"mean": "loud"}, "mean is 'loud'; a finite number is needed"),
+        ({"std": math.nan}, "std is nan; a finite number is needed"),
         ({"std": 0.0}, "std 0.0 must be finite, and std above 0"),
         ({"max_length": 0}, "frames is 0; it must be at least 1"),
     ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,8 +30,13 @@ except petl.UserError as error:
 
 
 def _run(call: str, tmp_path: Path, **environment: str) -> str:
+    """What `call` prints."""
+    return _ran(call, tmp_path, **environment).stdout
+
+
+def _ran(call: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `call` in a process of its own: the hub's client reads its settings when it is imported."""
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", REPORT.format(call=call)],
         env={**os.environ, "HF_HOME": str(tmp_path / "hf"), **environment},
         capture_output=True,
@@ -34,7 +44,6 @@ def _run(call: str, tmp_path: Path, **environment: str) -> str:
         timeout=120,
         check=True,
     )
-    return done.stdout
 
 
 @pytest.fixture
@@ -52,6 +61,90 @@ def test_a_cached_model_needs_no_network(cache: Path, revision: str | None) -> N
     call = f"petl.load_backbone('someone/tiny-ast', revision={revision!r}).config._commit_hash"
     assert _run(call, cache, HF_HUB_OFFLINE="1").strip() == COMMIT
     assert "audio-spectrogram" in _run("petl.read_config('someone/tiny-ast')", cache, HF_HUB_OFFLINE="1")
+
+
+class _Hub(ThreadingHTTPServer):
+    """As much of the hub as its client asks for one small repository; `asked` lists the paths."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files = files
+        self.asked: list[str] = []
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: _Hub
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        place = self.path.partition("/resolve/")[2].partition("/")
+        if self.path.startswith("/api/models/"):
+            siblings = [{"rfilename": name} for name in self.server.files]
+            listing = {"id": "someone/tiny-ast", "modelId": "someone/tiny-ast", "sha": COMMIT, "siblings": siblings}
+            self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+        elif place[2] in self.server.files:
+            self._send(200, self.server.files[place[2]], {})
+        else:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+
+    do_HEAD = do_GET
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        own = {"X-Repo-Commit": COMMIT, "ETag": f'"{len(content)}"', "Content-Length": str(len(content))}
+        for key, value in {**own, **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def _hub(files: dict[str, bytes]) -> Iterator[_Hub]:
+    server = _Hub(files)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+FRONT_END = "petl.read_front_end('someone/tiny-ast')['mean']"
+
+
+def test_a_front_end_that_is_not_cached_is_asked_for(cache: Path) -> None:
+    """A cache filled by another program may hold config.json and weights alone."""
+    with _hub({"config.json": b"{}", "preprocessor_config.json": b'{"mean": -1.5}'}) as hub:
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        assert _run(FRONT_END, cache, HF_ENDPOINT=endpoint).strip() == "-1.5"
+        assert hub.asked
+        hub.asked.clear()
+        assert _run(FRONT_END, cache, HF_ENDPOINT=endpoint).strip() == "-1.5"
+        assert not hub.asked
+    assert _run(FRONT_END, cache, HF_HUB_OFFLINE="1").strip() == "-1.5"
+
+
+def test_that_a_repository_has_no_front_end_is_remembered(cache: Path) -> None:
+    with _hub({"config.json": b"{}"}) as hub:
+        done = _ran(FRONT_END, cache, HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}")
+        assert done.stdout.startswith("-4.26") and "preprocessor_config.json" not in done.stderr
+        hub.asked.clear()
+        _run(FRONT_END, cache, HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}")
+        assert not hub.asked
+    done = _ran(FRONT_END, cache, HF_HUB_OFFLINE="1")
+    assert done.stdout.startswith("-4.26") and "preprocessor_config.json" not in done.stderr
+
+
+def test_offline_without_a_front_end_goes_on_and_says_so(cache: Path) -> None:
+    done = _ran(FRONT_END, cache, HF_HUB_OFFLINE="1")
+    assert done.stdout.startswith("-4.26")
+    assert "has no preprocessor_config.json" in done.stderr and "features may differ" in done.stderr
 
 
 def test_offline_says_what_to_do(tmp_path: Path) -> None:

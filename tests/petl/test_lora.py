@@ -30,8 +30,15 @@ def test_dropout_acts_in_training_only() -> None:
         {**ALL, "lora.shared": True},
         {"method": "adapter+lora", "adapter.width": 4, "lora.rank": 2},
         {"method": "partial+lora", "partial.last": 2, "lora.rank": 2},
+        {
+            "method": "adapter+lora",
+            "adapter.width": 4,
+            "adapter.placement": "sequential",
+            "adapter.init": "published",
+            "lora.targets": "fc1,fc2",
+        },
     ],
-    ids=["all", "shared", "with an adapter", "on trained weights"],
+    ids=["all", "shared", "with an adapter", "on trained weights", "inside an adapted block"],
 )
 def test_merging_changes_nothing_but_the_cost(model: TinyModel, flat: dict[str, Any]) -> None:
     backbone = model.build().double()
@@ -42,14 +49,20 @@ def test_merging_changes_nothing_but_the_cost(model: TinyModel, flat: dict[str, 
     stored = adapted.adapter_state()
     assert adapted.merge() is adapted and adapted.merged
     torch.testing.assert_close(adapted(x).last_hidden_state, plain, rtol=1e-9, atol=1e-9)
-    changed = f"{adapted.family.projection(0, 'v')}.weight"
+    changed = f"{adapted.family.projection(0, adapted.method.lora.target_names[-1])}.weight"
     assert not torch.equal(bits(backbone)[changed], before[changed])
     assert all(torch.equal(t, before[n]) for n, t in adapted.original_state().items() if n in before)
     assert all(torch.equal(stored[n], t) for n, t in adapted.adapter_state().items())
     twin = copy.deepcopy(adapted)
-    with pytest.raises(UserError, match="unmerge"):
-        adapted.train()
+    assert not adapted.train().merged  # as training needs
+    assert torch.equal(adapted.eval()(x).last_hidden_state, plain)
     assert torch.equal(adapted.merge().unmerge()(x).last_hidden_state, plain)
+    moved = {name: tensor + 0.1 for name, tensor in stored.items()}
+    adapted.merge().load_adapter_state(moved)
+    assert adapted.merged
+    wanted = attach(model.build().double(), flat, seed=1).eval()
+    wanted.load_adapter_state(moved)
+    torch.testing.assert_close(adapted(x).last_hidden_state, wanted(x).last_hidden_state, rtol=1e-9, atol=1e-9)
     adapted.merge().detach()
     assert all(torch.equal(before[n], t) for n, t in backbone.state_dict().items())
     assert torch.equal(twin.unmerge()(x).last_hidden_state, plain)  # and its copy was on its own

@@ -70,7 +70,7 @@ def test_frames_of_a_waveform_are_real_when_all_their_samples_are() -> None:
 def test_frames_of_whisper_are_two_to_a_token() -> None:
     shape = BackboneShape(family="whisper", convs=(Conv(8, 4, 3, 1, padding=1), Conv(4, 4, 3, 2, padding=1)))
     layout = Layout(0, 0, 5, (1, 5))
-    for length, tokens in ((1, 1), (2, 1), (3, 2), (4, 2), (9, 5), (10, 5)):
+    for length, tokens in ((1, 1), (2, 1), (3, 2), (4, 2), (7, 4), (9, 5), (10, 5)):
         assert body_mask((torch.arange(10) < length)[None], layout, shape)[0].tolist() == [i < tokens for i in range(5)]
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import ASTFeatureExtractor
 
+import petl
 from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
 from petl.frontend import AstFrontEnd
 from petl.layout import Layout
@@ -172,6 +173,7 @@ def test_model_card(checkpoint: Path, tmp_path: Path) -> None:
         "| data digest | ab\\|cd |",
         "3: dog, rain, sea",
         "petl.load_adapter(",
+        "revision='f826b80',",
         "PeftModel.from_pretrained(",
     ):
         assert text in body
@@ -182,6 +184,69 @@ def test_model_card(checkpoint: Path, tmp_path: Path) -> None:
     )
     save_adapter(directory, model, card="# Mine\n")
     assert (directory / "README.md").read_text() == "# Mine\n"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_snippet_of_the_card_loads_the_same_network(dtype: torch.dtype, checkpoint: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(checkpoint), frames=FRAMES, positions="zero", frequency_stride=8, time_stride=6)
+    front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
+    flat = {"method": "lora", "lora.rank": 2}
+    model = trained(AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
+    directory = save_adapter(tmp_path / "a", model)
+    snippet = (directory / "README.md").read_text().split("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"petl": petl}
+    exec(snippet.replace("path/to/this/directory", str(directory)), names)
+    x_BTM = inputs(frames=FRAMES).to(dtype)
+    with torch.inference_mode():
+        found = names["adapted"].eval()(input_values=x_BTM).last_hidden_state
+        assert torch.equal(found, model.adapted(x_BTM).last_hidden_state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("flat", [{"method": "lora", "lora.rank": 2}, {"method": "full", "backbone_mode": "eval"}])
+def test_other_number_formats(
+    dtype: torch.dtype, late: bool, flat: dict[str, Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    """A backbone that was cast before the method was attached, or with it."""
+    backbone = load_backbone(str(checkpoint), frames=FRAMES)
+    backbone = backbone if late else backbone.to(dtype)
+    front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
+    model = trained(AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
+    directory = save_adapter(tmp_path / "a", model)
+    loaded = load_adapter(directory)
+    assert {p.dtype for p in loaded.parameters()} == {dtype}
+    x_BTM = inputs(frames=FRAMES).to(dtype)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x_BTM), model(x_BTM))
+    _edit_config(backbone={**json.loads((directory / "petl_config.json").read_text())["backbone"], "dtype": "int8"})(
+        directory
+    )
+    with pytest.raises(UserError, match="dtype is 'int8'; allowed: 'float32'"):
+        load_adapter(directory)
+
+
+def test_mixed_number_formats_are_not_saved(checkpoint: Path, tmp_path: Path) -> None:
+    model = _classifier(checkpoint, {"method": "linear"})
+    model.adapted.backbone.to(torch.bfloat16)
+    with pytest.raises(UserError, match="parameters are in bfloat16, float32; only one number format"):
+        save_adapter(tmp_path / "a", model)
+    assert not (tmp_path / "a").exists()
+
+
+def test_adapters_of_before_number_formats_were_recorded_load(saved: Path) -> None:
+    expected = load_adapter(saved)(inputs(frames=FRAMES))
+    recorded = json.loads((saved / "petl_config.json").read_text())
+    del recorded["backbone"]["dtype"]
+    (saved / "petl_config.json").write_text(json.dumps(recorded))
+    assert torch.equal(load_adapter(saved)(inputs(frames=FRAMES)), expected)
+
+
+def test_what_is_too_long_to_be_loaded_is_not_saved(checkpoint: Path, tmp_path: Path) -> None:
+    model = _classifier(checkpoint, {"method": "linear"})
+    model.front_end = AstFrontEnd(mel_bins=MELS, frames=2**16 + 1)
+    with pytest.raises(UserError, match="the front end: max_length 65537 is beyond 65536 frames"):
+        save_adapter(tmp_path / "a", model)
 
 
 def test_saving_again_replaces_the_directory(checkpoint: Path, saved: Path) -> None:

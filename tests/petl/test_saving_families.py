@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
-from petl.frontend import FrontEnd
+from petl.frontend import FrontEnd, WaveformFrontEnd
 from petl.hub import read_front_end
 from tests.petl.models import LABELS, MODELS, Case, TinyModel, trained
 
@@ -96,6 +96,27 @@ def test_prediction_of_a_file_survives(tiny: TinyModel, checkpoints: dict[str, P
     soundfile.write(tmp_path / "clip.wav", _waves()[1], 16000)
     expected = model.predict(tmp_path / "clip.wav")
     assert load_adapter(save_adapter(tmp_path / "best", model)).predict(tmp_path / "clip.wav") == expected
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_waveforms_longer_than_any_spectrogram(fixed: bool, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Their length follows the clips, unless all are padded to the longest."""
+    model = _classifier(checkpoints["wavlm"], {"method": "linear"})
+    model.front_end = WaveformFrontEnd(frames=2**16 + 1, fixed=fixed)
+    if fixed:
+        with pytest.raises(UserError, match="the longest input 65537 is beyond 65536 frames"):
+            save_adapter(tmp_path / "a", model)
+    else:
+        assert load_adapter(save_adapter(tmp_path / "a", model)).front_end == model.front_end
+
+
+@pytest.mark.parametrize("tiny", FAMILIES, ids=str)
+def test_backbones_in_bfloat16(tiny: TinyModel, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    model = _classifier(checkpoints[tiny.name], {"method": "lora", "lora.rank": 2}).to(torch.bfloat16)
+    loaded = load_adapter(save_adapter(tmp_path / "a", model))
+    x = model.front_end.collate([model.features(wave) for wave in _waves()]).to("cpu", torch.bfloat16)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x.values, x.mask), model(x.values, x.mask))
 
 
 def test_batch_norm_statistics_are_kept(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -166,8 +166,12 @@ def test_what_a_checkpoint_leaves_out(
 def test_a_front_end_of_another_family_is_refused() -> None:
     wav2vec2, whisper = BackboneShape.from_config(_W2V), BackboneShape.from_config(_WHISPER)
     own = {"feature_extractor_type": "ASTFeatureExtractor"}
+    with pytest.raises(
+        UserError, match=r"names a ASTFeatureExtractor, .* 'wav2vec2', which takes a Wav2Vec2FeatureExtr"
+    ):
+        completed(own, _W2V)
     with pytest.raises(UserError, match="names a ASTFeatureExtractor, but the backbone takes waveforms"):
-        FrontEnd.from_preprocessor(completed(own, _W2V)).check(wav2vec2)
+        AstFrontEnd().check(wav2vec2)
     with pytest.raises(UserError, match="Wav2Vec2FeatureExtractor, but the backbone takes the features of 'whisper'"):
         WaveformFrontEnd().check(whisper)
     with pytest.raises(UserError, match="WhisperFeatureExtractor, but the backbone takes waveforms"):
@@ -178,6 +182,20 @@ def test_a_front_end_of_another_family_is_refused() -> None:
         WhisperFrontEnd(mel_bins=128, frames=38).check(whisper)
     WhisperFrontEnd(mel_bins=128, frames=40).check(whisper)
     WaveformFrontEnd().check(wav2vec2)
+
+
+def test_a_length_of_whisper_that_is_no_number() -> None:
+    with pytest.raises(UserError, match="nb_max_frames is 'abc'; a whole number is needed"):
+        completed({"nb_max_frames": "abc"}, _WHISPER)
+
+
+def test_waveforms_whose_variance_overflows_are_refused() -> None:
+    front_end, wave_S = WaveformFrontEnd(), torch.ones(16000)
+    wave_S[::2] = -1
+    x_BS = front_end.collate([front_end.extract(wave_S * 1e15)]).values
+    torch.testing.assert_close(x_BS[0], wave_S)
+    with pytest.raises(AudioError, match="not finite: its samples are so large"):
+        front_end.extract(wave_S * 1e20)
 
 
 def test_whisper_lengths_that_cannot_be() -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
+from petl.counts import BackboneShape
 from search.journal import Journal, read_journal
 from search.records import EpochRecord, SearchRecord, Status, TrialRecord
 from search.sampler import OptunaSampler
+from search.sizes import trainable_params
 from search.space import Space, parse_space
 
 SPACE = """
@@ -32,7 +35,12 @@ class Bench:
     """A sampler with its journal, and the world around it."""
 
     def __init__(
-        self, directory: Path, objectives: str = "", journal: Journal | None = None, text: str | None = None
+        self,
+        directory: Path,
+        objectives: str = "",
+        journal: Journal | None = None,
+        text: str | None = None,
+        fits: bool = False,
     ) -> None:
         self.space: Space = parse_space(text or SPACE % objectives)
         self.journal = journal or Journal.create(
@@ -42,11 +50,14 @@ class Bench:
         self.sampler = OptunaSampler(
             self.space,
             self.journal,
-            trainable_params=lambda params: 1000 * params.get("lora.rank", 1),
+            trainable_params=self._counted if fits else lambda params: 1000 * params.get("lora.rank", 1),
             wrap=lambda trial: {"trial": trial.id},
             more=lambda: True,
             on_start=lambda trial: self.started.append(trial.id),
         )
+
+    def _counted(self, params: dict[str, Any]) -> int:
+        return trainable_params(self.space, params, BackboneShape(), 9)
 
     def suggest(self, tune_id: str) -> Any:
         config = self.sampler.suggest(tune_id)
@@ -166,3 +177,39 @@ def test_a_resumed_sampler_continues_what_ran_and_remembers_the_rest(tmp_path: P
     fresh = again.suggest("y")
     assert fresh.id == "t0004"
     assert len({again.space.key(t.params) for t in read_journal(tmp_path).trials}) == 4
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_does_not_fit_the_backbone_is_passed_over(tmp_path: Path, sampler: str) -> None:
+    """Widths must divide the model width of 768: few of those in the range do, and the search goes on."""
+    text = _CONV.format(name=sampler, low=1, high=400)
+    bench = Bench(tmp_path, text=text, fits=True)
+    trials = []
+    for number in range(6):
+        trials.append(bench.suggest(str(number)))
+        bench.end(str(number), trials[-1], Status.COMPLETE, 0.1 * number)
+    assert all(768 % trial.params["adapter.width"] == 0 for trial in trials)
+    rejected = bench.journal.record.rejected
+    assert rejected and all(r["trainable_params"] is None for r in rejected)
+    assert "need one that divides the hidden size 768" in rejected[0]["reason"]
+    pruned = [t for t in bench.told() if t.state is TrialState.PRUNED]
+    assert len(pruned) >= len(rejected) - 1 and pruned[0].constraints == {"fits": 1.0}
+    bench.journal.close()
+    again = Bench(tmp_path, journal=Journal.reopen(tmp_path), text=text, fits=True)
+    assert [t.constraints for t in again.told()].count({"fits": 1.0}) == len(rejected)
+
+
+def test_a_space_in_which_nothing_fits_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, text=_CONV.format(name="random", low=401, high=700), fits=True)
+    assert bench.suggest("a") == Searcher.FINISHED and bench.sampler.exhausted
+    assert bench.journal.record.rejected and not bench.journal.record.trials
+
+
+_CONV = """
+schema: petl.space/1
+base: {{method: adapter, adapter.block: conv}}
+params:
+  adapter.width: {{int: [{low}, {high}], log: true}}
+sampler: {{name: {name}, startup_trials: 2}}
+budget: {{trials: 50}}
+"""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from search.space import Params, Space, SpaceError, load_space, parse_space, tree
+from search.space import Params, Space, SpaceError, combinations, load_space, parse_space, tree
 from search.space.parameters import Condition
 from tests.search.spaces import spaces
 
@@ -178,3 +178,22 @@ def test_parameters_that_can_never_be_active() -> None:
     lost = type(experts)("moa.slots", experts.domain, 2, clashing)
     assert tree.possible((method, experts, lost), "moa.experts")
     assert not tree.possible((method, experts, lost), "moa.slots")
+
+
+def test_what_is_not_looked_at_is_said_and_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "  method: {choice: [lora, adapter]}\n" + _BLOCKS.replace(", adapter+lora", "")
+    assert not _space(text, "{adapter.kernel: 7}").notes
+    monkeypatch.setattr(combinations, "_MOST_TRIALS", 1)
+    space = _space(text, "{adapter.kernel: 7}")
+    assert [note for note in space.notes if "only the first 1 combinations of settings were checked" in note]
+    with pytest.raises(SpaceError, match=r"base\.moa\.slots: it has no meaning for the methods of this space"):
+        _space(text, "{moa.slots: 2}")
+
+
+def test_norms_beside_full_fine_tuning() -> None:
+    space = _space("  method: {choice: [full, lora]}\n", "{norms: none}")
+    assert "norms" not in space.flat({"method": "full"}) and "norms" in space.flat({"method": "lora"})
+    with pytest.raises(SpaceError, match=r"base\.norms: it has no meaning for the methods of this space \(full\)"):
+        _space("  method: {choice: [full]}\n", "{norms: none}")
+    with pytest.raises(SpaceError, match=r"norms: it has no meaning for method 'full'; add when: \{method: lora\}"):
+        _space("  method: {choice: [full, lora]}\n  norms: {choice: [none, site]}\n")

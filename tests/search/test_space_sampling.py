@@ -93,7 +93,8 @@ def test_the_key_survives_json_and_reordering(space: Space, seed: int) -> None:
     assert space.key(dict(reversed(stored.items()))) == space.key(params)
     for name, value in params.items():
         if isinstance(value, float):
-            assert space.key({**params, name: value * (1 + 1e-15)}) == space.key(params)
+            value = float(f"{value:.12g}")  # off the edge where the last of the digits that count turns over
+            assert space.key({**params, name: value * (1 + 1e-15)}) == space.key({**params, name: value})
             assert space.key({**params, name: value * (1 + 1e-9) + 1e-9}) != space.key(params)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,13 +14,16 @@ from petl.config import MethodConfig, method_keys, readers
 from petl.counts import BackboneShape, trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.hub import read_config
-from search.sizes import NO_SIZE, method_sizes, trainable_params
+from search.sizes import NO_SIZE, DoesNotFit, check_inputs, fitted, method_sizes, trainable_params
 from search.space import load_space, parse_space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 _FILES = sorted((Path(__file__).parents[2] / "spaces").glob("*.yaml"))
 _EMBEDDED = BackboneShape.from_config(read_config("embedded"))
 _WAVES = BackboneShape.from_config({"model_type": "wav2vec2"})
+_WHISPER = BackboneShape.from_config({"model_type": "whisper"})
+_AST = BackboneShape()
+_BASE = "schema: petl.space/1\nbudget: {{trials: 1}}\nbase: {}\nparams: {{optim.lr: {{float: [1.0e-4, 1.0e-2]}}}}\n"
 _NUMBERS = [1, 2, 3, 4, 8, 16, 31]
 _FALLING = {"adapter.reduction", "lora.reduction", "moa.reduction", "layers.first"}
 
@@ -122,5 +126,52 @@ def test_widths_inside_a_range_that_do_not_fit_are_found() -> None:
     )
     with pytest.raises(UserError, match=r"demo\.yaml, line 6: adapter\.width gives a width of 3, but the grouped"):
         method_sizes(space, _EMBEDDED, 9)
+    text = "  method: {choice: [prompt]}\n  prompt.insertion: {choice: [insert, replace_dist]}\n"
+    with pytest.raises(UserError, match=r"line 5: prompt\.insertion 'replace_dist' drops a distillation token"):
+        method_sizes(_space(text), _WAVES, 9)  # although it changes no count
     with pytest.raises(UserError, match=r"line 4: pooling 'cls' needs a CLS token, which backbone family 'wav2vec2'"):
         method_sizes(_space("  pooling: {choice: [mean, cls]}\n  method: {choice: [linear, lora]}\n"), _WAVES, 9)
+
+
+def test_counts_and_limits_follow_the_length_of_the_input() -> None:
+    """The data's frames, `data.frames` and the strides decide how many positions and patches there are."""
+    full = parse_space(_BASE.format("{method: full}"), "demo.yaml")
+    counts = [trainable_params(full, full.complete({}), _AST, 9, frames) for frames in (None, 512)]
+    columns = {1024: 101, 512: 50}
+    assert counts[0] - counts[1] == 768 * 12 * (columns[1024] - columns[512])
+    given = parse_space(_BASE.format("{method: full, data.frames: 512}"), "demo.yaml")
+    assert trainable_params(given, given.complete({}), _AST, 9, None) == counts[1]
+    strided = parse_space(_BASE.format("{method: full, frequency_stride: 16, time_stride: 16}"), "demo.yaml")
+    assert trainable_params(strided, strided.complete({}), _AST, 9) == counts[0] - 768 * (12 * 101 - 8 * 64)
+    whisper = BackboneShape.from_config({"model_type": "whisper"})
+    assert fitted(whisper, full.trial_config(full.complete({})), 100).max_frames == 100
+
+    text = "  method: {choice: [prompt]}\n  prompt.length: {int: [8, 700]}\n  prompt.insertion: {fixed: overwrite}\n"
+    assert method_sizes(_space(text), _AST, 9)
+    with pytest.raises(UserError, match=r"line 5: prompt\.length is 700, but there are 600 patches to overwrite"):
+        method_sizes(_space(text), _AST, 9, frames=512)
+
+
+@pytest.mark.parametrize(
+    ("params", "shape", "said"),
+    [
+        (
+            "  aug.time_mask: {choice: [0, 20]}\n",
+            _WAVES,
+            "line 4: aug.time_mask is 20, but the backbone reads",
+        ),
+        ("  time_stride: {choice: [8, 10]}\n", _WAVES, "line 4: time_stride moves the patches"),
+        ("  positions: {choice: [interpolate, zero]}\n", _WAVES, "line 4: positions is 'zero', but backbone family"),
+        ("  positions: {choice: [interpolate, zero]}\n", _WHISPER, "line 4: positions is 'zero', but backbone family"),
+        ("  data.frames: {choice: [20, 21]}\n", _WHISPER, "line 4: data.frames is 21; it is halved"),
+    ],
+)
+def test_sampled_options_about_the_input_are_tried_on_the_backbone(
+    params: str, shape: BackboneShape, said: str
+) -> None:
+    space = _space(f"{params}  method: {{choice: [linear]}}\n")
+    for find in (lambda: check_inputs(space, shape), lambda: method_sizes(space, shape, 9)):
+        with pytest.raises(DoesNotFit, match=re.escape(said)):
+            find()
+    if params.startswith("  aug"):
+        check_inputs(space, _AST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,7 +54,8 @@ def extract(clip: Clip, front_end: FrontEnd) -> Row:
         wave_S = decode(clip.path, front_end.sample_rate, clip.start, end)
         features_TM = front_end.extract(wave_S)[: front_end.rows(MAX_FRAMES)]
         stored_TM, scale = packed(features_TM, front_end.storage)
-        if not torch.isfinite(stored_TM).all():
+        # Whole numbers are always finite, whatever they were made of; half precision overflows earlier.
+        if not (torch.isfinite(features_TM).all() and torch.isfinite(stored_TM).all() and math.isfinite(scale)):
             raise AudioError("not finite", "its samples are so large that the features overflow")
     except AudioError as error:
         nothing = np.zeros((0, front_end.width), front_end.storage)
@@ -74,7 +76,7 @@ def packed(features_TM: Tensor, storage: str) -> tuple[Tensor, float]:
     """Features in the format they are kept in, and the scale of whole numbers.
 
     "float16" rounds (log-mel values keep 11 bits). "int16" is for waveforms: samples of recordings of up to 16 bits
-    keep every bit; others are divided into 32767 steps from 0 to the clip's own peak.
+    keep every bit; others are divided into 32767 steps from 0 to the clip's own peak (one too small for that is 0).
     """
     import torch
 
@@ -84,6 +86,8 @@ def packed(features_TM: Tensor, storage: str) -> tuple[Tensor, float]:
     scale = 1 / _PCM
     if bool((steps_TM.frac() != 0).any()) or float(steps_TM.min()) < -_PCM or float(steps_TM.max()) >= _PCM:
         scale = float(features_TM.abs().max()) / (_PCM - 1)
+        if scale < torch.finfo(torch.float32).tiny:  # nothing to divide by: as good as silence
+            return torch.zeros_like(features_TM, dtype=torch.int16), 1 / _PCM
         steps_TM = (features_TM / scale).round()
     return steps_TM.to(torch.int16), scale
 

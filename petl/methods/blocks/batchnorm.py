@@ -2,7 +2,8 @@
 
 In training every channel is normalised with mean and variance over all tokens of the batch that are no padding,
 tokens in front included. Where torch.distributed runs with several workers, the batch is that of all of them, so a
-batch gives the same however it is shared out; every worker has to call it equally often. With fewer than two values
+batch gives the same however it is shared out; every worker has to call it equally often, so where
+workers may skip layers (LayerDrop) each keeps to its own share. With fewer than two values
 a channel has no variance; the running statistics are used then. B batch, N tokens, C channels.
 """
 
@@ -47,10 +48,11 @@ class TokenBatchNorm(nn.Module):
         """Mean and (biased) variance of the batch; the running ones follow, and stand in where there is too little."""
         count = x_BNC.new_ones(x_BNC.shape[:2]).sum() if mask_BN is None else mask_BN.sum().to(x_BNC.dtype)
         weight = 1.0 if self.tokens.counted else 0.0
-        sums = _over_workers(torch.cat([_kept(x_BNC, mask_BN).sum(dim=(0, 1)), count.view(1)]) * weight)
+        over_workers = _over_workers if self.tokens.together else _alone
+        sums = over_workers(torch.cat([_kept(x_BNC, mask_BN).sum(dim=(0, 1)), count.view(1)]) * weight)
         total_C, count = sums[:-1], sums[-1].detach()
         mean_C = total_C / count.clamp(min=1)
-        squares_C = _over_workers(_kept(x_BNC - mean_C, mask_BN).square().sum(dim=(0, 1)) * weight)
+        squares_C = over_workers(_kept(x_BNC - mean_C, mask_BN).square().sum(dim=(0, 1)) * weight)
         enough = count >= 2
         if not self.tokens.recomputing:
             with torch.no_grad():
@@ -74,6 +76,10 @@ def _over_workers(x: Tensor) -> Tensor:
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return x
     return _Sum.apply(x)
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x
 
 
 class _Sum(torch.autograd.Function):

@@ -51,6 +51,20 @@ def test_other_recordings_are_divided_finely_enough(tmp_path: Path, gain: float)
     assert np.abs(back - wave).max() <= np.abs(wave).max() / 65534 * 1.01
 
 
+@pytest.mark.parametrize("front_end", [WaveformFrontEnd(), AstFrontEnd(), WhisperFrontEnd()], ids=lambda f: f.kind)
+def test_recordings_too_loud_for_float32_are_bad_files(front_end: FrontEnd, tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).normal(0, 1e30, 8000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    row = extract(_clip(tmp_path / "a.wav"), front_end)
+    assert row.reason == "not finite" and len(row.features_TM) == 0
+
+
+def test_what_is_too_quiet_to_be_divided_is_silence(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 1e-42, np.float32), 16000, subtype="FLOAT")
+    row = extract(_clip(tmp_path / "a.wav"), WaveformFrontEnd())
+    assert row.reason == "" and not row.features_TM.any() and row.scale == 2**-15
+
+
 def test_silence_and_full_scale_can_be_packed() -> None:
     stored, scale = packed(torch.zeros(5, 1), "int16")
     assert not stored.any() and scale == 2**-15
