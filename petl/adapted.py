@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from petl.checkpointing import checkpoint_layers
 from petl.config import MethodConfig
-from petl.errors import UserError
+from petl.errors import ConfigError, UserError
 from petl.families import Family
 from petl.layout import Layout
 from petl.methods import BUILDERS
@@ -225,6 +225,10 @@ def attach(backbone: nn.Module, config: Mapping[str, Any] | MethodConfig, *, see
     for options that are wrong or do not fit the backbone, `UnknownBackbone` for models without a table of
     sites, `AlreadyAttached` when the backbone carries a method already.
     """
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"attach() takes a model, found {backbone!r}; petl.load_backbone({backbone!r}) loads one")
+    if not isinstance(config, (MethodConfig, Mapping)):
+        raise ConfigError(f'a method is a mapping such as {{"method": "lora", "lora.rank": 8}}, found {config!r}')
     method = config if isinstance(config, MethodConfig) else MethodConfig.from_flat(config)
     return Adapted(backbone, method, seeded_generator(seed))
 

@@ -90,6 +90,56 @@ def read_front_end(name: str, revision: str | None = None) -> dict[str, Any]:
     return completed(own, read_json(directory / "config.json"))
 
 
+def check_weights(name: str, revision: str | None, model: str) -> None:
+    """Look whether the weights of a backbone that lies here can be read, as far as that shows without reading them.
+
+    What is still on the hub is not fetched for it. `model` is the transformers class, for the advice. Raises
+    `UserError` when there are no safetensors files, or when one is cut off or is none.
+    """
+    source = locate(name, revision, weights=False)
+    files = sorted(source.directory.glob("*.safetensors"))
+    if not files and source.revision is None:
+        raise UserError(no_safetensors(source, model))
+    for file in files:
+        fault = _header_fault(file)
+        if fault:
+            raise UserError(f"backbone '{source.name}': {file} {fault}; fetch or save it again")
+
+
+def no_safetensors(source: Source, model: str) -> str:
+    """What to say when a checkpoint has no safetensors weights."""
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in source.directory.glob(pattern))
+    if pickles or source.revision is not None:
+        return (
+            f"backbone '{source.name}' has no safetensors weights"
+            + (f" (found {', '.join(pickles)})" if pickles else "")
+            + "; pickled weights can run code and are not read. If you trust them, convert them "
+            f"once, {model}.from_pretrained(…, use_safetensors=False).save_pretrained(DIRECTORY), "
+            "and pass DIRECTORY"
+        )
+    return f"backbone '{source.name}': {source.directory} has no model.safetensors"
+
+
+def _header_fault(path: Path) -> str:
+    """What is wrong with a safetensors file by its header and size; "" when nothing is."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                return "is no safetensors file, or cut off in its header"
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return "is no safetensors file: its header is damaged"
+    if not ends:
+        return "holds no tensors"
+    missing = 8 + length + max(ends) - size
+    return f"is cut off: {missing:,} bytes are missing" if missing > 0 else ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object; `UserError` names the file and what is wrong with it."""
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,16 @@ class AudioClassifier(nn.Module):
     """
 
     def __init__(
-        self, adapted: Adapted, labels: Sequence[str], front_end: FrontEnd, *, seed: int | None = None
+        self,
+        adapted: Adapted,
+        labels: Sequence[str],
+        front_end: FrontEnd | Mapping[str, Any],
+        *,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(front_end, Mapping):  # as `petl.read_front_end` gives it
+            front_end = FrontEnd.from_preprocessor(front_end)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise UserError(f"a classifier needs at least two labels, all different; found {list(labels)[:5]}")
         front_end.check(adapted.shape)

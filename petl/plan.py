@@ -123,7 +123,8 @@ def adapter_width(options: AdapterOptions, hidden: int) -> int:
             )
     elif width is None:
         key = "adapter.reduction"
-        width = _reduced(hidden, options.reduction or DEFAULT_REDUCTION[options.block], key)
+        default = options.reduction is None
+        width = _reduced(hidden, options.reduction or DEFAULT_REDUCTION[options.block], key, default)
     if options.block == "conv" and hidden % width:
         raise ConfigError(
             f"{key} gives a width of {width}, but the grouped convolutions of block 'conv' need one that divides the "
@@ -276,19 +277,23 @@ def _check_prompts(config: MethodConfig, shape: BackboneShape, family: Family) -
             "use 'insert'",
             "prompt.insertion",
         )
-    if options.insertion == "overwrite" and family.layout == "grid":
-        patches = shape.tokens() - family.special
-        if options.length > patches:
+    if options.insertion == "overwrite" and not shape.samples:  # the length of a waveform is another for every clip
+        body = shape.tokens() - family.special
+        if options.length >= body:
+            what = "patches" if family.layout == "grid" else "frames"
             raise ConfigError(
-                f"prompt.length is {options.length}, but there are {patches} patches to overwrite", "prompt.length"
+                f"prompt.length is {options.length}, but there are {body} {what} to overwrite, and nothing would be "
+                "left of the input",
+                "prompt.length",
             )
 
 
-def _reduced(hidden: int, reduction: float, key: str) -> int:
+def _reduced(hidden: int, reduction: float, key: str, default: bool = False) -> int:
     width = round(hidden / reduction)
     if width < 1:
+        how = " where it is not given" if default else ""
         raise ConfigError(
-            f"{key} is {reduction:g}, which leaves a width of 0 on a backbone of hidden size {hidden}; "
+            f"{key} is {reduction:g}{how}, which leaves a width of 0 on a backbone of hidden size {hidden}; "
             f"use at most {hidden}",
             key,
         )

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers import ASTConfig, ASTModel, DeiTModel, PreTrainedModel
 
 from petl.errors import UserError
 from petl.families import Family
-from petl.hub import Source
+from petl.hub import Source, no_safetensors
 from petl.positions import Positions, resized_positions
 from petl.shape import AST_TYPE, BackboneShape
 
@@ -87,7 +86,7 @@ _SHARED_WITH_IMAGES = (
 
 def _read(source: Source, cls: Any, options: dict[str, Any]) -> PreTrainedModel:
     if not any(source.directory.glob("*.safetensors")):
-        raise UserError(_no_safetensors(source, cls))
+        raise UserError(no_safetensors(source, cls.__name__))
     try:
         # Loading fills what a checkpoint lacks with random values, before anyone can say that it must not.
         with _quiet(), torch.random.fork_rng(devices=[]):
@@ -115,19 +114,6 @@ def _read(source: Source, cls: Any, options: dict[str, Any]) -> PreTrainedModel:
             f"(missing: {sorted(missing)[:3] or 'none'}, of another shape: {wrong[:3] or 'none'})"
         )
     return model
-
-
-def _no_safetensors(source: Source, cls: type) -> str:
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in source.directory.glob(pattern))
-    if pickles or source.revision is not None:
-        return (
-            f"backbone '{source.name}' has no safetensors weights"
-            + (f" (found {', '.join(pickles)})" if pickles else "")
-            + "; pickled weights can run code and are not read. If you trust them, convert them "
-            f"once, {cls.__name__}.from_pretrained(…, use_safetensors=False).save_pretrained(DIRECTORY), "
-            "and pass DIRECTORY"
-        )
-    return f"backbone '{source.name}': {Path(source.directory)} has no model.safetensors"
 
 
 @contextmanager

@@ -125,9 +125,12 @@ class Events(Stays, tune.Callback):
 
 def _reason(trial: Any) -> str:
     """The last line that says something of the error Tune kept for a trial."""
-    try:
-        error = trial.get_pickled_error()
-    except Exception:  # its file may be on a node that is gone
-        error = None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else []
-    return lines[-1][:500] if lines else "the worker died without a message"
+    for kept in (trial.get_pickled_error, trial.get_error):  # the error itself, or what was written of it
+        try:
+            error = kept()
+        except Exception:  # its file may be on a node that is gone, or not to be unpickled here
+            continue
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else []
+        if lines:
+            return lines[-1][:500]
+    return "the worker died without a message"

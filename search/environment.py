@@ -20,6 +20,7 @@ _SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that Ctrl-C ended: nobody asks for their results any more
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the journal is the state; Tune's own snapshots are not read

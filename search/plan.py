@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from petl.counts import BackboneShape
+from petl.families import family_of
 from petl.frontend import FrontEnd
-from petl.hub import read_config, read_front_end
+from petl.hub import check_weights, read_config, read_front_end
 from search.records import Objective
 from search.resources import GroupPlan
 from search.sizes import MethodSize, fitted, method_sizes, outside_bounds, trainable_params
@@ -92,6 +93,7 @@ def backbone_shape(config: TrialConfig) -> BackboneShape:
             family's, or it does not take the options about its input.
     """
     shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
+    check_weights(config.backbone, config.revision, family_of(shape.family).model)
     front_end = FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision))
     front_end.check(replace(shape, max_frames=front_end.frames))  # its kind and mel bins: the length follows the data
     fitted(shape, config)

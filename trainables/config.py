@@ -12,18 +12,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from petl.config import (
-    KeyInfo,
-    MethodConfig,
-    Options,
-    PositiveInt,
-    flatten,
-    keys_of,
-    method_keys,
-    nest,
-    validated,
-)
+from petl.config import MethodConfig, Options, PositiveInt, method_keys
 from petl.errors import ConfigError, nearest
+from petl.keys import KeyInfo, flatten, keys_of, nest, validated
 
 EMBEDDED: Final = "embedded"
 """Name of the backbone and of the data set that come with the project."""

@@ -107,7 +107,7 @@ class SiteMap:
         except AttributeError:
             raise UnknownBackbone(
                 f"the backbone ({type(self.backbone).__name__}) has no module '{path}', which its family "
-                f"'{self.family.name}' needs; pass the bare transformers model ({self.family.model})"
+                f"'{self.family.name}' needs; petl.load_backbone gives the bare {self.family.model} that it should be"
             ) from None
 
     def linear(self, path: str) -> nn.Linear:

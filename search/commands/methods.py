@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from petl import plan
-from petl.config import LAYERED, METHODS, PUBLISHED_NORMS, KeyInfo, MethodConfig, method_keys, readers
+from petl.config import LAYERED, METHODS, PUBLISHED_NORMS, MethodConfig, method_keys, readers
 from petl.counts import BackboneShape, backbone_parameters, trainable_parameters
 from petl.errors import ConfigError
 from petl.hub import read_config
+from petl.keys import KeyInfo
 from petl.presets import PRESETS, SOURCES
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from petl.errors import UserError
+from petl.frontend.base import HOP_SECONDS
 
 _AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
 
@@ -20,11 +21,13 @@ def predict_files(
 
     clips = _expanded(files)
     model = petl.load_adapter(adapter, backbone=backbone)
-    failed = 0
+    failed = cut = 0
+    heard = model.front_end.frames * HOP_SECONDS
     width = max(len(str(clip)) for clip in clips)
     for clip in clips:
         try:
             found = model.predict(clip)
+            cut += _seconds(clip) > heard + HOP_SECONDS
         except UserError as error:
             failed += 1
             if as_json:
@@ -42,9 +45,21 @@ def predict_files(
             print(jsonlib.dumps(line, ensure_ascii=False), flush=True)
         else:
             out.print(f"{clip!s:<{width}}  {found.label}  {found.probability:.3f}", markup=False, soft_wrap=True)
+    if cut:
+        what = "recording is" if cut == 1 else "recordings are"
+        err.print(f"{cut} {what} longer than the {heard:.2f} s this model takes in; what follows was not listened to")
     if failed:
         err.print(f"{failed} of {len(clips)} recordings could not be used")
     return 1 if failed else 0
+
+
+def _seconds(clip: Path) -> float:
+    import soundfile
+
+    try:
+        return float(soundfile.info(str(clip)).duration)
+    except (soundfile.SoundFileError, OSError):
+        return 0.0
 
 
 def _expanded(files: list[Path]) -> list[Path]:

@@ -239,4 +239,4 @@ def _similar_file(file: FilePath) -> str:
     for stem, path in names.items():
         if f"'{stem}'" in close:
             return f" (did you mean {path}?)"
-    return f"; there are: {', '.join(map(str, found[:8]))}" if found else ""
+    return f"; there are: {', '.join(map(str, found[:24]))}" if found else ""

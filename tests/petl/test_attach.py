@@ -74,6 +74,16 @@ def test_wrong_options_are_named() -> None:
         attach(tiny_backbone(), {"method": "soft_moa", "moa.experts": "seven"})
 
 
+def test_what_is_no_model_and_no_method() -> None:
+    with pytest.raises(UserError, match=r"petl\.load_backbone\('someone/ast'\)"):
+        attach("someone/ast", {"method": "lora"})  # type: ignore[arg-type]
+    for wrong in ("lora", None):
+        with pytest.raises(ConfigError, match="mapping such as"):
+            attach(tiny_backbone(), wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="on both sides"):
+        attach(tiny_backbone(), {"method": "lora+"})
+
+
 def test_models_without_a_table_of_sites() -> None:
     with pytest.raises(UnknownBackbone, match="Linear"):
         attach(nn.Linear(2, 2), {"method": "linear"})

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petl import METHODS, ConfigError, MethodConfig
-from petl.config import READ_WITH, KeyInfo, method_keys, readers, why_unread
+from petl.config import READ_WITH, method_keys, readers, why_unread
+from petl.keys import KeyInfo
 from petl.plan import (
     adapter_kernel,
     adapter_width,

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from petl import UserError
+from petl.hub import check_weights
 from tests.petl.models import tiny_checkpoint
 
 COMMIT = "a" * 40
@@ -170,3 +172,34 @@ def test_pickles_in_the_cache_are_not_read(cache: Path) -> None:
     snapshot = cache / "hf" / "hub" / "models--someone--tiny-ast" / "snapshots" / COMMIT
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
     assert "hf download" in _run("petl.load_backbone('someone/tiny-ast')", cache, HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no model.safetensors"),
+        (b"", "cut off in its header"),
+        (b"\xff" * 40, "cut off in its header"),
+        ((2).to_bytes(8, "little") + b"[]", "header is damaged"),
+        ((2).to_bytes(8, "little") + b"{}", "holds no tensors"),
+        ("half", "bytes are missing"),
+    ],
+    ids=["none", "empty", "noise", "list", "nothing", "half"],
+)
+def test_weights_are_looked_at_before_anything_starts(content: bytes | str | None, said: str, tmp_path: Path) -> None:
+    directory = tiny_checkpoint(tmp_path / "ast")
+    check_weights(str(directory), None, "ASTModel")
+    weights = directory / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    if content is not None:
+        weights.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=said):
+        check_weights(str(directory), None, "ASTModel")
+
+
+def test_pickled_weights_are_named_with_a_way_out(tmp_path: Path) -> None:
+    directory = tiny_checkpoint(tmp_path / "ast")
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"found pytorch_model\.bin.*WavLMModel\.from_pretrained"):
+        check_weights(str(directory), None, "WavLMModel")

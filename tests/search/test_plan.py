@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from petl.counts import BackboneShape, trainable_parameters
 from petl.errors import UserError
@@ -35,10 +36,11 @@ _SMALL = {
 
 @pytest.fixture
 def backbone(tmp_path: Path) -> str:
-    """Directory with nothing but a configuration: a plan needs no weights."""
+    """Directory with a configuration and a file of weights of which a plan reads nothing but the header."""
     directory = tmp_path / "small-ast"
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(_SMALL))
+    save_file({"layernorm.weight": np.ones(4, dtype=np.float32)}, directory / "model.safetensors")
     return str(directory)
 
 
@@ -133,6 +135,16 @@ def test_data_that_is_not_there_is_refused(tmp_path: Path, backbone: str) -> Non
         make_plan(load_space(_MOA, given), _GROUPS)
 
 
+def test_a_backbone_without_usable_weights_is_refused(backbone: str) -> None:
+    weights = Path(backbone) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(UserError, match="4 bytes are missing"):
+        make_plan(load_space(_MOA, {"backbone": backbone}), _GROUPS)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        make_plan(load_space(_MOA, {"backbone": backbone}), _GROUPS)
+
+
 def test_a_backbone_that_is_no_ast_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="bert"):
@@ -185,6 +197,7 @@ from search.plan import make_plan, render
 from search.resources import local_resources, plan_groups
 from search.space import load_space
 from rich.console import Console
+from safetensors.numpy import save_file
 space = load_space('spaces/moa.yaml', {{'backbone': {backbone!r}}})
 Console(file=open('/dev/null', 'w')).print(render(make_plan(space, plan_groups(local_resources()))))
 heavy = {{'torch', 'torchaudio', 'ray', 'optuna', 'transformers', 'mlflow'}}
