@@ -118,7 +118,9 @@ def _missing(info: KeyInfo, shape: BackboneShape) -> list[str]:
     base: dict[str, Any] = {"method": info.methods[0] if info.methods else "linear"}
     if _size(base, shape, 2)[1]:
         return [f"method '{base['method']}'"]
-    base |= {parent: values[0] for parent, values in readers(info.key).items() if parent != "method"}
+    defaults = {other.key: other.default for other in method_keys()}
+    needed = {k: values for k, values in readers(info.key).items() if k != "method" and defaults[k] not in values}
+    base |= {parent: values[0] for parent, values in needed.items()}
     values = [value for part in (info.annotation, *get_args(info.annotation)) for value in get_args(part)]
     words = [value for value in (*values, *_truths(info)) if isinstance(value, (str, bool))]
     found = []
