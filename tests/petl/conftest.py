@@ -6,8 +6,8 @@ import pytest
 
 from tests.petl.models import TinyModel
 
-EVERY_TIME = ("ast", "wav2vec2", "wavlm-stable", "whisper")
-"""The models that differ most from one another. The others run with the slow tests."""
+EVERY_TIME = ("ast", "wav2vec2")
+"""One spectrogram and one waveform model. The others run with the slow tests, which takes minutes."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes its choice

@@ -139,6 +139,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_two_workers_normalise_as_one(tmp_path: Path) -> None:
     alone = step(norm().train(), *whole())
     root = Path(__file__).parents[2]

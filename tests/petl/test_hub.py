@@ -58,7 +58,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+@pytest.mark.parametrize(
+    "revision",
+    [None, pytest.param("main", marks=pytest.mark.slow), pytest.param(COMMIT, marks=pytest.mark.slow)],
+    ids=["default", "main", "commit"],
+)
 def test_a_cached_model_needs_no_network(cache: Path, revision: str | None) -> None:
     call = f"petl.load_backbone('someone/tiny-ast', revision={revision!r}).config._commit_hash"
     assert _run(call, cache, HF_HUB_OFFLINE="1").strip() == COMMIT

@@ -13,6 +13,7 @@ from torch.nn import functional
 from petl import Adapted, attach, trainable_parameters
 from tests.petl.models import (
     CASES,
+    CORE,
     HIDDEN,
     MODELS,
     PAIRS,
@@ -32,6 +33,11 @@ def _pairs(pairs: list[tuple[TinyModel, Case]]) -> Any:
 
 
 every_pair = _pairs(PAIRS)
+core_first = pytest.mark.parametrize(
+    ("model", "case"),
+    [pytest.param(m, c, marks=[] if c in CORE else [pytest.mark.slow], id=f"{m}-{c}") for m, c in PAIRS],
+)
+"""Behaviours that hang on the kind of method: the options of each kind run with the slow tests."""
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -160,7 +166,7 @@ def test_counts_in_closed_form(model: TinyModel, case: Case) -> None:
     assert trainable_parameters(case.method, model.shape) == real
 
 
-@every_pair
+@core_first
 def test_state_goes_round(model: TinyModel, case: Case) -> None:
     one = trained(adapted_model(model, case)).train()
     x = model.inputs()
@@ -170,7 +176,7 @@ def test_state_goes_round(model: TinyModel, case: Case) -> None:
     assert torch.equal(hidden(one.eval(), x), hidden(other, x))
 
 
-@every_pair
+@core_first
 def test_only_what_is_added_changes_mode(model: TinyModel, case: Case) -> None:
     adapted = adapted_model(model, case).train()
     assert all(m.training for m in adapted.added.modules())
@@ -182,7 +188,7 @@ def test_only_what_is_added_changes_mode(model: TinyModel, case: Case) -> None:
     assert not any(m.training for m in adapted.modules())
 
 
-@every_pair
+@core_first
 def test_initial_values_depend_on_the_seed_alone(model: TinyModel, case: Case) -> None:
     backbone = model.build()
     torch.manual_seed(1)
@@ -199,7 +205,7 @@ def test_initial_values_depend_on_the_seed_alone(model: TinyModel, case: Case) -
     assert drawn != only_copies
 
 
-@every_pair
+@core_first
 def test_a_deep_copy_is_wired_to_itself(model: TinyModel, case: Case) -> None:
     adapted = trained(adapted_model(model, case)).eval()
     x = model.inputs()
@@ -213,7 +219,7 @@ def test_a_deep_copy_is_wired_to_itself(model: TinyModel, case: Case) -> None:
     assert torch.equal(hidden(adapted, x), before)
 
 
-@every_pair
+@core_first
 def test_bfloat16_autocast(model: TinyModel, case: Case) -> None:
     x = model.inputs()
     adapted = adapted_model(model, case)
@@ -227,7 +233,7 @@ def test_bfloat16_autocast(model: TinyModel, case: Case) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in adapted.trainable().values())
 
 
-@every_pair
+@core_first
 def test_gradient_checkpointing_changes_nothing(model: TinyModel, case: Case) -> None:
     found = []
     for checkpointed in (False, True):
