@@ -58,6 +58,15 @@ class Layout:
         return cls(0, 0, length, (1, length))
 
 
+def masked_mean(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Mean over the tokens that are no padding: (B, D); over all of them where nothing is masked."""
+    if mask_BT is None:
+        return x_BTD.mean(dim=1)
+    # Not a product: padding may hold anything.
+    kept_BTD = torch.where(mask_BT[:, :, None], x_BTD, x_BTD.new_zeros(()))
+    return kept_BTD.sum(dim=1) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+
+
 class Tokens:
     """The layout of the forward pass that is running (or ran last).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from petl.layout import Layout
+from petl.layout import Layout, masked_mean
 from petl.shape import AST_TYPE, BackboneShape
 
 MASKED = ("masked_mean", "stats")
@@ -40,10 +40,10 @@ def pooled(x_BND: Tensor, layout: Layout, how: str) -> Tensor:
     if how in ("patches", "speech"):
         return x_BTD.mean(dim=1)
     if how == "masked_mean":
-        return _mean(x_BTD, layout.mask_BT)
+        return masked_mean(x_BTD, layout.mask_BT)
     if how == "stats":
-        mean_BD = _mean(x_BTD, layout.mask_BT)
-        variance_BD = _mean((x_BTD - mean_BD[:, None]).square(), layout.mask_BT)
+        mean_BD = masked_mean(x_BTD, layout.mask_BT)
+        variance_BD = masked_mean((x_BTD - mean_BD[:, None]).square(), layout.mask_BT)
         return torch.cat([mean_BD, (variance_BD + _EPS).sqrt()], dim=1)
     raise ValueError(f"unknown pooling '{how}'")
 
@@ -66,11 +66,3 @@ def body_mask(mask_BS: Tensor, layout: Layout, shape: BackboneShape) -> Tensor:
             length_B = (length_B + 2 * conv.padding - conv.kernel) // conv.stride + 1
     real_BT = torch.arange(columns, device=mask_BS.device) < length_B.clamp(min=1)[:, None]
     return real_BT.repeat(1, rows)  # rows of equal frequency follow each other
-
-
-def _mean(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    if mask_BT is None:
-        return x_BTD.mean(dim=1)
-    # Not a product: padding may hold anything.
-    kept_BTD = torch.where(mask_BT[:, :, None], x_BTD, x_BTD.new_zeros(()))
-    return kept_BTD.sum(dim=1) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)

@@ -174,6 +174,15 @@ class FrontEnd(ABC):
                 f"at least {round(1 / HOP_SECONDS)}, a sample per frame of 10 ms"
             )
 
+    def _check_size(self, shape: BackboneShape, mel_bins: int) -> None:
+        """For front ends of spectrograms: their frames and mel bins must be the backbone's."""
+        if (self.frames, mel_bins) != (shape.max_frames, shape.mel_bins):
+            raise UserError(
+                f"the front end gives {self.frames} frames of {mel_bins} mel bins, but the "
+                f"backbone was loaded for {shape.max_frames} of {shape.mel_bins}; "
+                f"load it with load_backbone(…, frames={self.frames})"
+            )
+
     def _wrong_input(self, wanted: str) -> UserError:
         return UserError(
             f"preprocessor_config.json names a {self.kind}, but the backbone takes {wanted}; use the "

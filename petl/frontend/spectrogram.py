@@ -92,12 +92,7 @@ class AstFrontEnd(FrontEnd):
     def check(self, shape: BackboneShape) -> None:
         if shape.family != AST_TYPE:
             raise self._wrong_input("waveforms" if shape.samples else f"the features of '{shape.family}'")
-        if (self.frames, self.mel_bins) != (shape.max_frames, shape.mel_bins):
-            raise UserError(
-                f"the front end gives {self.frames} frames of {self.mel_bins} mel bins, but the "
-                f"backbone was loaded for {shape.max_frames} of {shape.mel_bins}; "
-                f"load it with load_backbone(…, frames={self.frames})"
-            )
+        self._check_size(shape, self.mel_bins)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"mel_bins": self.mel_bins, "mean": self.mean, "std": self.std}

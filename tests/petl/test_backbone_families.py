@@ -20,6 +20,7 @@ from petl import BackboneShape, UserError, attach, load_backbone, read_config, r
 from petl.backbone import fingerprint, positions_mode
 from petl.positions import resized_positions
 from tests.petl.models import bits, drawn
+from tests.petl.test_backbone import V5_TO_V4
 from tests.petl.test_families import CLASSES, LAYERED, TINY, WAVEFORM
 
 WHISPER = next(changed for family, changed in TINY if family == "whisper")
@@ -174,17 +175,6 @@ def test_whisper_lengths_that_do_not_go(tmp_path: Path, frames: int) -> None:
     _made("WhisperModel", SMALL_WHISPER).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=f"frames is {frames}.*an even number from 2 to 40"):
         load_backbone(str(tmp_path), frames=frames)
-
-
-V5_TO_V4 = [
-    (r"^layers\.", "encoder.layer."),
-    (r"attention\.q_proj", "attention.attention.query"),
-    (r"attention\.k_proj", "attention.attention.key"),
-    (r"attention\.v_proj", "attention.attention.value"),
-    (r"attention\.o_proj", "attention.output.dense"),
-    (r"mlp\.fc1", "intermediate.dense"),
-    (r"mlp\.fc2", "output.dense"),
-]
 
 
 @pytest.fixture

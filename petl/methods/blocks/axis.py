@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl.layout import Layout
+from petl.layout import Layout, masked_mean
 
 
 class TokenConv(nn.Module):
@@ -78,9 +78,4 @@ def kernel_shape(kernel: int, axis: str) -> tuple[int, ...]:
 
 def mean_of_body(x_BNC: Tensor, layout: Layout) -> Tensor:
     """Mean over the patches or frames that are no padding: (B, C)."""
-    body_BMC = layout.split(x_BNC)[1]
-    if layout.mask_BT is None:
-        return body_BMC.mean(dim=1)
-    total_BC = body_BMC.masked_fill(~layout.mask_BT.unsqueeze(-1), 0).sum(dim=1)
-    count_B1 = layout.mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
-    return total_BC / count_B1.to(total_BC.dtype)
+    return masked_mean(layout.split(x_BNC)[1], layout.mask_BT)
