@@ -234,7 +234,8 @@ def test_the_last_screen_says_what_came_out_and_what_to_do_next(done: SimpleName
 
 
 def _killable(tmp_path: Path, tiny_ast: Path, tones: Path) -> Path:
-    return _space(tmp_path, tiny_ast, tones, epochs=40, trials=5)
+    """A space whose trials last seconds each, none stopped early: there is always one running to be killed."""
+    return _space(tmp_path, tiny_ast, tones, epochs=300, trials=5)
 
 
 @pytest.mark.timeout(700)
@@ -243,7 +244,9 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, tiny_a
     out = tmp_path / "out"
     with workplace(tmp_path) as environment:
         ray = environment["RAY_TMPDIR"]
-        driver = start(command("--space", space, "--output", "out"), tmp_path, environment)
+        driver = start(
+            command("--space", space, "--output", "out", "--set", "scheduler.name=none"), tmp_path, environment
+        )
 
         def reported(trials: int) -> bool:
             return (out / "journal.jsonl").exists() and sum(
@@ -281,7 +284,9 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path, tiny_a
     space = _killable(tmp_path, tiny_ast, tones)
     out = tmp_path / "out"
     with workplace(tmp_path) as environment:
-        driver = start(command("--space", space, "--output", "out"), tmp_path, environment)
+        driver = start(
+            command("--space", space, "--output", "out", "--set", "scheduler.name=none"), tmp_path, environment
+        )
         journal = out / "journal.jsonl"
         wait_for(lambda: journal.exists() and '"epoch"' in journal.read_text(), 200, driver)
         asked = time.monotonic()
