@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import ASTConfig, ASTModel
 
-from petl import AudioClassifier, BackboneShape, attach, save_adapter, trainable_parameters
+from petl import AudioModel, BackboneShape, attach, save_adapter, trainable_parameters
 from petl.frontend import AstFrontEnd
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint_size.json"
@@ -56,7 +56,7 @@ def main() -> int:
         backbone.save_pretrained(Path(place) / "full")
         full = (Path(place) / "full" / "model.safetensors").stat().st_size
         for title, flat in METHODS.items():
-            model = AudioClassifier(attach(backbone, flat, seed=0), labels, AstFrontEnd(), seed=0)
+            model = AudioModel(attach(backbone, flat, seed=0), labels, AstFrontEnd(), seed=0)
             with torch.no_grad():
                 for p in model.trainable().values():
                     p.add_(0.01)

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from search.environment import processor
-from trainables import metrics
 from trainables.checkpoints import Checkpoint
 from trainables.config import TrialConfig
-from trainables.loop import predict_split, train
+from trainables.evaluation import answers_on
+from trainables.loop import train
 from trainables.session import Session
 
 RUNS = {
@@ -46,13 +46,14 @@ def main() -> None:
         for name, own in RUNS.items():
             flat = {"dataset": "esc50", "data": asked.data, "data.fold": fold, "epochs": asked.epochs, **own}
             config = TrialConfig.from_flat(flat)
-            model, data = session.build(config)
+            data = session.data(config)[0]
+            model = session.build(config, data)
             best: Checkpoint | None = None
             for report in train(config, model, data):
                 best = report.checkpoint if report.is_best else best
             assert best is not None
             model.load_adapter_state(best.part("model"))
-            test = metrics.classification(*predict_split(config, model, data, "test"))
+            test = answers_on(config, model, data, "test").metrics()
             model.adapted.detach()
             found[name].append({"val": best.meta["best"], "test": test["accuracy"]})
             print(f"fold {fold}  {name:<36} val {best.meta['best']:.3f}  test {test['accuracy']:.3f}", flush=True)

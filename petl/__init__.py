@@ -9,6 +9,7 @@ from petl.config import METHODS, MethodConfig
 from petl.counts import trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.hub import EMBEDDED_DIR, read_config, read_front_end
+from petl.outputs import Output, Prediction
 from petl.presets import PRESETS, preset
 from petl.shape import BackboneShape
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from petl.adapted import Adapted, AlreadyAttached, attach
     from petl.backbone import load_backbone
     from petl.convert import convert_ast
-    from petl.model import AudioClassifier, Prediction
+    from petl.model import AudioModel
     from petl.saving import load_adapter, save_adapter
 
 _LAZY: dict[str, str] = {
@@ -25,8 +26,7 @@ _LAZY: dict[str, str] = {
     "attach": "petl.adapted",
     "load_backbone": "petl.backbone",
     "convert_ast": "petl.convert",
-    "AudioClassifier": "petl.model",
-    "Prediction": "petl.model",
+    "AudioModel": "petl.model",
     "load_adapter": "petl.saving",
     "save_adapter": "petl.saving",
 }
@@ -38,10 +38,11 @@ __all__ = [
     "PRESETS",
     "Adapted",
     "AlreadyAttached",
-    "AudioClassifier",
+    "AudioModel",
     "BackboneShape",
     "ConfigError",
     "MethodConfig",
+    "Output",
     "Prediction",
     "UserError",
     "attach",

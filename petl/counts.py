@@ -12,6 +12,7 @@ from petl import plan
 from petl.config import AdapterOptions, MethodConfig
 from petl.families import family_of
 from petl.families.base import conv_parameters
+from petl.outputs import Output
 from petl.shape import BackboneShape
 
 __all__ = ["BackboneShape", "backbone_parameters", "head_parameters", "trainable_parameters"]
@@ -23,9 +24,10 @@ def backbone_parameters(shape: BackboneShape, frames: int | None = None) -> int:
 
 
 def trainable_parameters(
-    method: MethodConfig, shape: BackboneShape, classes: int | None = None, frames: int | None = None
+    method: MethodConfig, shape: BackboneShape, output: Output | int | None = None, frames: int | None = None
 ) -> int:
-    """Number of trained scalars: method, unfrozen LayerNorms and, when `classes` is given, the head.
+    """Number of trained scalars: method, unfrozen LayerNorms and, when `output` (or the number of classes) is given,
+    the head.
 
     `frames` is the length of the input where it counts: full fine-tuning of a backbone whose positions depend on it.
     Raises `ConfigError` for options that do not fit the backbone.
@@ -35,19 +37,22 @@ def trainable_parameters(
     total += shape.hidden * len(plan.trained_norms(method, shape))
     if "full" in method.methods:
         total += _full(method, shape, frames)
-    if classes is not None:
-        total += head_parameters(method, shape, classes)
+    if output is not None:
+        total += head_parameters(method, shape, output)
     return total
 
 
-def head_parameters(method: MethodConfig, shape: BackboneShape, classes: int) -> int:
-    """Parameters of the head for `classes` outputs."""
-    d = shape.hidden * (2 if plan.pooling(method, family_of(shape.family)) == "stats" else 1)
+def head_parameters(method: MethodConfig, shape: BackboneShape, output: Output | int) -> int:
+    """Parameters of the head for an output, or for so many classes."""
+    size = output if isinstance(output, int) else output.size
+    sequence, embeds = (False, False) if isinstance(output, int) else (output.sequence, output.embeds)
+    pooled = 2 if not sequence and plan.pooling(method, family_of(shape.family)) == "stats" else 1
+    own = 0 if embeds else size  # biases
     if method.head.kind == "projector":
         width = method.head.width
-        pooled = width * (d // shape.hidden)
-        return shape.hidden * width + width + pooled * classes + classes
-    return d * classes + classes + (2 * d if method.head.kind == "norm_linear" else 0)
+        return shape.hidden * width + width + pooled * width * size + own
+    d = shape.hidden * pooled
+    return d * size + own + (2 * d if method.head.kind == "norm_linear" else 0)
 
 
 def block_parameters(block: str, d: int, r: int, kernel: int, options: AdapterOptions) -> int:

@@ -1,4 +1,4 @@
-"""A ready classifier: adapted backbone, pooling, head, and prediction from audio.
+"""A ready model: adapted backbone, pooling, head, and prediction from audio.
 
 B batch, S samples (or input positions), T rows of a front end, M numbers per row, N tokens, D model width, C classes.
 In `mask_BT`, T counts the tokens of the body.
@@ -7,7 +7,6 @@ In `mask_BT`, T counts the tokens of the body.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,14 @@ from petl.errors import UserError
 from petl.frontend import FrontEnd, clip_features
 from petl.heads import build_head
 from petl.layout import Layout
-from petl.pooling import MASKED, body_mask, pooled
+from petl.outputs import Output, Prediction, as_output
+from petl.pooling import MASKED, along_time, body_mask, pooled
+from petl.shape import AST_TYPE
 from petl.state import checked_state, copy_state
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of one clip, and the probability of every label in the head's order."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
-class AudioClassifier(nn.Module):
-    """Single-label clip classification on an adapted backbone.
+class AudioModel(nn.Module):
+    """An adapted backbone with a head that answers as its output says (see `petl.outputs`): classes, tags, text, …
 
     `pooling` says how the tokens of the output become what the head sees (see `petl.pooling`); `adapted.method.head`
     is the kind of head (see `petl.heads`), drawn from `seed` (see `attach`). The front end makes its inputs; it has
@@ -46,7 +38,7 @@ class AudioClassifier(nn.Module):
     def __init__(
         self,
         adapted: Adapted,
-        labels: Sequence[str],
+        output: Output | Sequence[str],
         front_end: FrontEnd | Mapping[str, Any],
         *,
         seed: int | None = None,
@@ -54,22 +46,28 @@ class AudioClassifier(nn.Module):
         super().__init__()
         if isinstance(front_end, Mapping):  # as `petl.read_front_end` gives it
             front_end = FrontEnd.from_preprocessor(front_end)
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise UserError(f"a classifier needs at least two labels, all different; found {list(labels)[:5]}")
+        self.output = as_output(output)
+        self.output.check()
         front_end.check(adapted.shape)
         self.adapted = adapted
-        self.labels = tuple(labels)
         self.front_end = front_end
         self.pooling = plan.pooling(adapted.method, adapted.family)
         reference = next(adapted.backbone.parameters())
-        head = build_head(adapted.method.head, adapted.shape.hidden, self.pooling, len(labels), seeded_generator(seed))
+        options, generator = adapted.method.head, seeded_generator(seed)
+        head = build_head(options, adapted.shape.hidden, self.pooling, self.output, generator)
         self.head = head.to(device=reference.device, dtype=reference.dtype)
 
-    def forward(self, values: Tensor, mask_BS: Tensor | None = None) -> Tensor:
-        """Inputs (B, ...) as the front end collates them, and which of their positions are real -> logits (B, C).
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the model answers with, in the head's order."""
+        return self.output.labels
 
-        A backbone that takes masks is given this one if the front end says so; poolings that leave padding out use
-        it on every backbone.
+    def forward(self, values: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """Inputs (B, ...) as the front end collates them, and which of their positions are real -> logits.
+
+        They are (B, C); for sequences (B, T, C), T tokens along time of which `lengths` says how many are of the
+        recording; for speakers see `petl.heads.Cosine`. A backbone that takes masks is given this one if the front end
+        says so; poolings that leave padding out use it on every backbone.
         """
         if mask_BS is not None and self.front_end.masked and self.adapted.family.masks:
             output = self.adapted(values, attention_mask=mask_BS)
@@ -77,10 +75,20 @@ class AudioClassifier(nn.Module):
             output = self.adapted(values)
         x_BND = self.head.project(output.last_hidden_state)
         layout = self.adapted.layout
+        if self.output.sequence:
+            return self.head(along_time(x_BND, layout))
         if mask_BS is not None and layout.mask_BT is None and self.pooling in MASKED:
             mask_BT = body_mask(mask_BS, layout, self.adapted.shape)
             layout = Layout(layout.special, layout.prompts, layout.body, layout.grid, mask_BT)
         return self.head(pooled(x_BND, layout, self.pooling))
+
+    def lengths(self, mask_BS: Tensor | None) -> Tensor | None:
+        """Tokens along time that hold recording, (B,), for the mask of the last call; None: all of them do."""
+        if mask_BS is None:
+            return None
+        mask_BT = body_mask(mask_BS, self.adapted.layout, self.adapted.shape)
+        rows = self.adapted.layout.grid[0] if self.adapted.shape.family == AST_TYPE else 1
+        return mask_BT.sum(dim=1) // rows
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that trains, head included: name -> parameter."""
@@ -117,13 +125,13 @@ class AudioClassifier(nn.Module):
         return self.front_end.extract(wave_S)
 
     def predict(self, clip: str | Path | Tensor | np.ndarray) -> Prediction:
-        """Classify one recording (a path), or a mono waveform (S,) at `front_end.sample_rate` Hz."""
+        """Answer for one recording (a path), or a mono waveform (S,) at `front_end.sample_rate` Hz."""
         return self.predict_many([clip])[0]
 
     def predict_many(
         self, clips: Iterable[str | Path | Tensor | np.ndarray], *, batch_size: int = 16
     ) -> list[Prediction]:
-        """Classify recordings or waveforms, in order, `batch_size` at a time."""
+        """Answer for recordings or waveforms, in order, `batch_size` at a time."""
         reference = next(self.head.parameters())
         was_training = self.training
         self.eval()
@@ -133,13 +141,8 @@ class AudioClassifier(nn.Module):
             with torch.inference_mode():
                 while batch := [self.features(clip) for clip in islice(remaining, batch_size)]:
                     inputs = self.front_end.collate(batch).to(reference.device, reference.dtype)
-                    logits_BC = self(inputs.values, inputs.mask)
-                    found += [self._prediction(row) for row in logits_BC.float().softmax(-1).cpu()]
+                    logits = self(inputs.values, inputs.mask)
+                    found += self.output.predictions(logits, self.lengths(inputs.mask))
         finally:
             self.train(was_training)
         return found
-
-    def _prediction(self, probabilities_C: Tensor) -> Prediction:
-        values = dict(zip(self.labels, probabilities_C.tolist(), strict=True))
-        label = self.labels[int(probabilities_C.argmax())]
-        return Prediction(label, values[label], values)

@@ -48,6 +48,13 @@ def pooled(x_BND: Tensor, layout: Layout, how: str) -> Tensor:
     raise ValueError(f"unknown pooling '{how}'")
 
 
+def along_time(x_BND: Tensor, layout: Layout) -> Tensor:
+    """The tokens of the body in the order of time (B, T, D): of a grid, the mean over each column of patches."""
+    _, x_BTD = layout.split(x_BND)
+    rows, columns = layout.grid
+    return x_BTD if rows == 1 else x_BTD.unflatten(1, (rows, columns)).mean(dim=1)
+
+
 def body_mask(mask_BS: Tensor, layout: Layout, shape: BackboneShape) -> Tensor:
     """Which tokens of the body are recording, from the same about input positions: bool (B, T).
 

@@ -7,6 +7,7 @@
 | `petl_config.json` | backbone (name, revision, sizes, fingerprint), method, labels, metadata |
 | `preprocessor_config.json` | the front end, in the format of transformers' feature extractors |
 | `README.md` | model card |
+| `vocab.json`, `tokenizer_config.json` | of transcripts only: the symbols, as tokenizers of transformers read them |
 
 Nothing is unpickled: the files are JSON, safetensors and text, and every tensor is checked against the
 configuration before it is used.
@@ -35,7 +36,8 @@ from petl.counts import backbone_parameters, trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd
 from petl.hub import EMBEDDED, EMBEDDED_DIR, read_json
-from petl.model import AudioClassifier
+from petl.model import AudioModel
+from petl.outputs import from_json
 from petl.peft_format import PREFIX, adapter_config
 from petl.positions import Positions
 from petl.shape import AST_TYPE, BackboneShape
@@ -51,7 +53,7 @@ _PATCH_LIMIT = 2**17  # of a spectrogram as long as that, in steps of 10
 
 def save_adapter(
     directory: str | Path,
-    classifier: AudioClassifier,
+    classifier: AudioModel,
     *,
     card: Mapping[str, Any] | str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -90,7 +92,7 @@ def save_adapter(
 
 def load_adapter(
     directory: str | Path, *, backbone: str | None = None, device: str | torch.device = "cpu"
-) -> AudioClassifier:
+) -> AudioModel:
     """Build the classifier of an adapter directory: backbone, method and head, in evaluation mode.
 
     `backbone` overrides where the backbone is looked for (a hub id, a directory, "embedded"). Raises
@@ -115,7 +117,7 @@ def load_adapter(
     config.check_fit(model, backbone or config.backbone)
     state = _read_tensors(path / TENSORS, config.weight_limit(model))
     config.check_size(model, sum(tensor.numel() for tensor in state.values()))
-    classifier = AudioClassifier(attach(model, config.method, seed=0), config.labels, front_end, seed=0)
+    classifier = AudioModel(attach(model, config.method, seed=0), config.output, front_end, seed=0)
     shapes = {_file_name(name): tuple(t.shape) for name, t in classifier.stored().items()}
     checked = checked_state(state, shapes, str(path / TENSORS))
     classifier.load_adapter_state({name: checked[_file_name(name)] for name in classifier.stored()})
@@ -123,7 +125,7 @@ def load_adapter(
 
 
 def _contents(
-    classifier: AudioClassifier,
+    classifier: AudioModel,
     card: Mapping[str, Any] | str | None,
     metadata: Mapping[str, Any] | None,
     name: str | None,
@@ -151,6 +153,7 @@ def _contents(
             "fingerprint": fingerprint(state, dtype),
         },
         "method": method.to_flat(),
+        "output": classifier.output.to_json(),
         "labels": list(classifier.labels),
         "metadata": dict(metadata or {}),
     }
@@ -159,7 +162,7 @@ def _contents(
         trainable = sum(p.numel() for p in classifier.trainable().values())
         card = model_card(
             method,
-            labels=classifier.labels,
+            output=classifier.output,
             backbone=name,
             revision=revision,
             trainable=trainable,
@@ -169,6 +172,7 @@ def _contents(
             plain_peft=peft["peft_type"] == "LORA",
         )
     return {
+        **classifier.output.files(),
         "adapter_config.json": _json(peft),
         TENSORS: save(tensors, metadata={"format": "pt"}),
         "petl_config.json": _json(recorded),
@@ -185,7 +189,7 @@ def _grid(shape: BackboneShape, state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"positions": positions_mode(state), **strides}
 
 
-def _dtype(classifier: AudioClassifier) -> torch.dtype:
+def _dtype(classifier: AudioModel) -> torch.dtype:
     """The one number format of a classifier."""
     found = sorted({_name(p.dtype) for p in classifier.parameters()})
     if len(found) != 1 or found[0] not in _DTYPES:
@@ -239,7 +243,14 @@ class _Recorded:
         except ConfigError as error:
             raise UserError(f"{self.where}: {error}") from None
         self.sizes = backbone
-        self.labels: list[str] = labels
+        described = values.get("output")  # adapters from before there were other outputs have none
+        if described is not None and not isinstance(described, dict):
+            raise UserError(f"{self.where}: 'output' must be an object")
+        try:
+            self.output = from_json(labels, described)
+            self.output.check()
+        except (UserError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.where}: {error}") from None
         self.backbone: str = backbone["name"]
         self.revision: str | None = str(backbone["revision"]) if backbone.get("revision") else None
         positions = backbone.get("positions", "interpolate")
@@ -284,7 +295,7 @@ class _Recorded:
 
     def check_size(self, model: torch.nn.Module, stored: int) -> None:
         """Refuse a configuration of far more numbers than are stored, before making room for them."""
-        needed = trainable_parameters(self.method, _shape(model), len(self.labels))
+        needed = trainable_parameters(self.method, _shape(model), self.output)
         if needed > 2 * stored + 2**20:
             raise UserError(f"{self.where} describes {needed:,} trained numbers, but {stored:,} are stored")
 

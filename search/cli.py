@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from petl.errors import UserError
 from search import environment
@@ -27,6 +28,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+class _NameOrCommand(TyperGroup):
+    """A group whose first word may also be the name of something to show."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+_datasets = typer.Typer(
+    cls=_NameOrCommand,
+    subcommand_metavar="[NAME | check NAME PATH]",
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(_datasets, name="datasets")
 _door = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 PathOption = Annotated[Path | None, typer.Option(exists=False)]
@@ -209,12 +228,55 @@ def methods(
     list_methods(backbone, classes, _out)
 
 
-@app.command()
-def datasets() -> None:
-    """List the data layouts that can be searched on."""
-    from search.commands.datasets import list_datasets
+@_datasets.callback(invoke_without_command=True)
+def datasets(context: typer.Context) -> None:
+    """List what can be searched on, show one data set, or check a copy of it."""
+    if context.invoked_subcommand is None:
+        from search.commands.datasets import list_datasets
 
-    list_datasets(_out)
+        list_datasets(_out)
+
+
+@_datasets.command("show", hidden=True)
+def show(name: Annotated[str, typer.Argument(help="A data set.")]) -> None:
+    """Show everything that is known of a data set."""
+    from search.commands.datasets import show_dataset
+
+    show_dataset(name, _out)
+
+
+@_datasets.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="Which data set it is a copy of.")],
+    path: Annotated[Path, typer.Argument(help="Where the copy is.")],
+    target: Annotated[str | None, typer.Option(help="What is to be learned (default: its first target).")] = None,
+    subset: Annotated[str | None, typer.Option(help="Which part of it (default: its first subset).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="How it is split (default: standard).")] = None,
+    lexicon: Annotated[str | None, typer.Option(help="Words to phones, where phones come from text.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="How many of every kind of finding to list.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Lists, splits and labels only: decode nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The report as one JSON object.")] = False,
+) -> None:
+    """Find everything that is wrong with a copy: lists, rows, splits, labels, texts and every recording.
+
+    Exit status 0 when a search can train on it as it is, 1 when not, 2 when the request is wrong.
+    """
+    from search.commands.data_check import check_copy
+
+    options = {"target": target, "subset": subset, "protocol": protocol, "lexicon": lexicon}
+    raise typer.Exit(check_copy(name, path, options, examples, not quick, json, _out))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="petl_ast, sure or aat (default: all).")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Show the settings on this data set.")] = None,
+    method: Annotated[str | None, typer.Option(help="Show the settings of this method.")] = None,
+) -> None:
+    """List the published recipes: which data sets and methods they cover, and their settings with sources."""
+    from search.commands.recipes import list_recipes
+
+    list_recipes(name, dataset, method, _out)
 
 
 @app.command()

@@ -40,7 +40,7 @@ from search.request import Interrupted, Outcome, Request
 from search.resources import GroupPlan, plan_groups
 from search.sizes import check_inputs, method_sizes, trainable_params
 from search.space import Space, dump
-from trainables.config import TrialConfig
+from trainables.config import AugOptions, TrialConfig
 
 if TYPE_CHECKING:
     from search.groups import Groups
@@ -95,20 +95,22 @@ def run_search(request: Request, view: View) -> Outcome:
         "width": shape.hidden,
     }
     with signals() as interrupted, Workforce(ray_args, plan, worker, interrupted) as workforce:
-        data = prepare_data(base, view, interrupted)
+        waveforms = any(parameter.key in AugOptions.WAVEFORM for parameter in space.params)
+        repeats = prepare_data(base, view, interrupted, waveforms=waveforms)
+        data = repeats[0]
         if earlier:
             check_same_data(directory, earlier, data)
         if interrupted.is_set():
             raise Interrupted
         # Says now what would fail or be refused in every trial.
-        method_sizes(space, shape, len(data.labels), data.front_end.backbone_frames)
+        method_sizes(space, shape, data.output, data.front_end.backbone_frames)
         directory.mkdir(parents=True, exist_ok=True)
         with only_one(directory):
             (directory / "space.yaml").write_text(dump(space), encoding="utf-8")  # a resumed one: its new budget
             if earlier:
                 journal = Journal.reopen(directory)
             else:
-                info = {**facts(space, base, shape, data), **asked(request), "mlflow": shown(mlflow_uri)}
+                info = {**facts(space, base, shape, repeats), **asked(request), "mlflow": shown(mlflow_uri)}
                 record = SearchRecord(space.name, str(directory), list(space.objectives), info)
                 journal = Journal.create(directory, record)
             tracker = Tracker(mlflow_uri, space.name, directory, notify=view.note)
@@ -330,7 +332,7 @@ class _Search:
 
     def _size(self, params: dict[str, Any]) -> int:
         frames = self.data.front_end.backbone_frames
-        return trainable_params(self.space, params, self.shape, len(self.data.labels), frames)
+        return trainable_params(self.space, params, self.shape, self.data.output, frames)
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -353,11 +355,12 @@ class _Search:
             self._check_reload(winner, again["metrics"])
             self.record.winner = winner.id
             self.record.test = {f"test/{name}": value for name, value in tested["metrics"].items()}
-            info = {"confusion": tested["confusion"], "best_config": config.to_flat()}
+            tables = tested["tables"]
+            info = {**tables, "tables": list(tables), "intervals": tested["intervals"], "best_config": config.to_flat()}
             self.record.info.update(info)
             self.journal.note("finished", winner=winner.id, test=self.record.test, info=info)
         self.view.phase("exporting the winner")
-        return export_winner(self.space, self.record, winner, config, self.data, self.checkpoints, self.directory)
+        return export_winner(self.space, self.record, winner, config, self.checkpoints, self.directory)
 
     def _check_reload(self, winner: TrialRecord, metrics: dict[str, float]) -> None:
         """The reloaded best epoch must score what it scored in training, else the weights are not its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ import yaml
 
 from petl.errors import UserError
 from search.records import SearchRecord, TrialRecord
+from search.result_tables import intervals_of
 from search.space import Space
+from search.texts import task_text
 from trainables.config import TrialConfig
 from trainables.metric_names import METRICS
 
@@ -24,11 +27,13 @@ def export_winner(
     record: SearchRecord,
     winner: TrialRecord,
     config: TrialConfig,
-    data: AudioData,
     checkpoints: str,
     directory: Path,
 ) -> Path:
-    """Write `best/` and `best.yaml` into the run directory; returns `best/`."""
+    """Write `best/` and `best.yaml` into the run directory; returns `best/`.
+
+    Of several repeats `best/` is the first one's adapter; those of the others are beside it (`best-fold2/`, …).
+    """
     import torch
 
     from trainables.checkpoints import CheckpointStore
@@ -37,26 +42,37 @@ def export_winner(
     first = space.objectives[0]
     write_trial(directory / "best.yaml", winner.name, config, (first.metric, first.mode))
     session = Session(CheckpointStore(checkpoints), torch.device("cpu"), None, (first.metric, first.mode))
-    model, _ = session.best_model(winner.id, config)
     best = winner.best(first)
-    save_model(
-        model,
-        directory / "best",
-        config,
-        validation=best.metrics if best else {},
-        test=record.test,
-        provenance={
-            "search": record.name,
-            "trial": winner.name,
-            "epoch": best.epoch if best else None,
-            "data digest": record.info["data_digest"],
-            "space digest": record.info["space_digest"],
-            "git commit": record.info.get("git_commit", ""),
-            **{f"version of {k}": v for k, v in record.info.get("versions", {}).items()},
-        },
-    )
-    model.adapted.detach()
+    for number, data in enumerate(session.data(config)):
+        model = session.best_model(winner.id, config, number)
+        save_model(
+            model,
+            directory / (f"best-{data.title}" if number else "best"),
+            config,
+            data=data,
+            validation=of_repeat(best.metrics, data.title) if best else {},
+            test=of_repeat(record.test, data.title),
+            intervals={} if data.title else intervals_of(record),
+            provenance={
+                "search": record.name,
+                "trial": winner.name,
+                "epoch": best.epoch if best else None,
+                "repeat": data.title,
+                "data digest": record.info["data_digest"],
+                "space digest": record.info["space_digest"],
+                "git commit": record.info.get("git_commit", ""),
+                **{f"version of {k}": v for k, v in record.info.get("versions", {}).items()},
+            },
+        )
+        model.adapted.detach()
     return directory / "best"
+
+
+def of_repeat(metrics: dict[str, float], title: str) -> dict[str, float]:
+    """Of the metrics of several repeats those of one, under their plain names."""
+    if not title:
+        return metrics
+    return {name.removesuffix(f"/{title}"): value for name, value in metrics.items() if name.endswith(f"/{title}")}
 
 
 def save_model(
@@ -67,15 +83,21 @@ def save_model(
     validation: dict[str, float],
     test: dict[str, float],
     provenance: dict[str, Any],
+    data: AudioData | None = None,
+    intervals: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Write an adapter directory with a card that says what it is, how good, and where it comes from."""
     import petl
 
+    if data is not None and data.title:  # so that it is evaluated on the clips that it did not learn from
+        config = config.model_copy(update={"data": data.options})
     known = {k: v for k, v in provenance.items() if v not in (None, "")}
     petl.save_adapter(
         directory,
         model,
         card={
+            **(_about(data) if data is not None else {}),
+            "intervals": intervals or {},
             "configuration": config.to_flat(),
             "metrics": {**{k: v for k, v in validation.items() if k.startswith("val/")}, **test},
             "provenance": known,
@@ -84,6 +106,17 @@ def save_model(
         backbone=config.backbone,
         revision=config.revision,
     )
+
+
+def _about(data: AudioData) -> dict[str, Any]:
+    """What was learned, on what, and how that was split."""
+    plan = data.plan
+    return {
+        "task": task_text(plan.target.task),
+        "data": f"{data.name}, target {plan.target_name}",
+        "protocol": plan.splits.protocol,
+        "reads_test": plan.splits.reads_test,
+    }
 
 
 def write_trial(path: Path, name: str, config: TrialConfig, monitor: tuple[str, str]) -> None:

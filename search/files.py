@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from search.leaderboard import write_leaderboard
 from search.records import Status
 from search.report import write_figures, write_report
 from search.request import Outcome, next_commands
+from search.result_tables import write_tables
 from search.sampler import frozen, make_study
 from search.space import Space
-from search.tables import write_leaderboard, write_trials
+from search.tables import write_trials
 
 Artifact = Path | tuple[Path, str]
 """A file, or a file and the folder it goes to in the tracking server."""
@@ -27,6 +29,7 @@ def write_files(outcome: Outcome, space: Space) -> list[Artifact]:
     names = ("report.html", "trials.parquet", "leaderboard.csv", "space.yaml", "best.yaml")
     kept: list[Artifact] = [path for path in (directory / name for name in names) if path.exists()]
     kept += [(figure, "figures") for figure in figures]
+    kept += [(table, "tables") for table in write_tables(record, directory / "tables")]
     if outcome.best is not None:
         kept += [(path, "best") for path in sorted(outcome.best.iterdir())]
     return kept

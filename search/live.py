@@ -17,10 +17,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from search.metric_text import is_detail, with_deviation
 from search.records import EpochRecord, SearchRecord, Status, TrialRecord
 from search.screen import data_text, draw, state_line
 from search.standing import Standing
-from search.tables import format_duration, format_value, short_configuration, short_count
+from search.texts import format_duration, plural, short_configuration, short_count
 
 __all__ = ["LineView", "LiveView", "View", "make_view"]
 
@@ -208,7 +209,7 @@ class LineView:
     def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
         self._standing.epoch(trial, epoch)
         if self._verbose:
-            values = " ".join(f"{k} {v:.4g}" for k, v in epoch.metrics.items())
+            values = " ".join(f"{k} {v:.4g}" for k, v in epoch.metrics.items() if not is_detail(k))
             self._line(f"{trial.name} epoch {epoch.epoch}: {values} ({epoch.seconds:.2g} s)")
 
     @_harmless
@@ -217,9 +218,10 @@ class LineView:
         words = [str(trial.status) + (f" ({trial.reason})" if trial.reason else "")]
         value, objective = self._standing.value(trial), self._standing.objective
         if value is not None and objective is not None:
-            words.append(f"{objective.metric} {format_value(objective.metric, value[0])} at epoch {value[1]}")
+            reached = with_deviation(objective.metric, value[0], self._standing.deviation(trial))
+            words.append(f"{objective.metric} {reached} at epoch {value[1]}")
         epochs = len(self._standing.epochs_of(trial))
-        words.append(f"{epochs} epoch{'' if epochs == 1 else 's'}")
+        words.append(f"{epochs} {plural(epochs, 'epoch')}")
         if self._standing.best is not None and self._standing.best.id == trial.id:
             words.append("best so far")
         total = "" if self._standing.total is None else f"/{self._standing.total}"

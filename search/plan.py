@@ -14,6 +14,7 @@ from petl.counts import BackboneShape
 from petl.families import family_of
 from petl.frontend import FrontEnd
 from petl.hub import check_weights, read_config, read_front_end
+from petl.outputs import Classes, Output
 from search.records import Objective
 from search.resources import GroupPlan
 from search.sizes import MethodSize, fitted, method_sizes, outside_bounds, trainable_params
@@ -28,9 +29,10 @@ class DataSummary:
     name: str
     path: str
     protocol: str
-    labels: tuple[str, ...]
+    output: Output
     clips: dict[str, int]
-    left_out: int = 0  # files that are missing and skipped on request
+    missing: int = 0  # files that are not there and skipped on request
+    left_out: tuple[str, ...] = ()  # what the reader of the data set left out, a sentence each
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ def make_plan(space: Space, groups: GroupPlan) -> Plan:
     config = space.trial_config(space.complete({}))
     shape = backbone_shape(config)
     data = summarise(config.data)
-    sizes = method_sizes(space, shape, len(data.labels))
+    sizes = method_sizes(space, shape, data.output)
     enqueued = []
     for partial in space.enqueue:
         params = space.complete(partial)
-        size = trainable_params(space, params, shape, len(data.labels))
+        size = trainable_params(space, params, shape, data.output)
         refused = outside_bounds(space.objectives, size)
         enqueued.append(Enqueued(space.short_name(params), partial, size, refused))
     return Plan(space, config.backbone, shape, data, groups, sizes, tuple(enqueued))
@@ -107,7 +109,7 @@ def summarise(options: DataOptions) -> DataSummary:
         from trainables.embedded.task import CLIPS_PER_CLASS
 
         clips = {split: count * len(PATTERNS) for split, count in CLIPS_PER_CLASS.items()}
-        return DataSummary(EMBEDDED, "made on first use", "", tuple(sorted(PATTERNS)), clips)
+        return DataSummary(EMBEDDED, "made on first use", "", Classes(tuple(sorted(PATTERNS))), clips)
     from trainables.data import SPLITS, plan
 
     found = plan(options)
@@ -115,9 +117,10 @@ def summarise(options: DataOptions) -> DataSummary:
         name=found.name,
         path=str(found.root),
         protocol=found.splits.protocol,
-        labels=found.labels,
+        output=found.output,
         clips={split: found.size(split) for split in SPLITS},
-        left_out=len(found.bad_files),
+        missing=len(found.bad_files),
+        left_out=found.left_out,
     )
 
 
@@ -127,7 +130,7 @@ def render(plan: Plan) -> RenderableType:
     parts += [Text(), _sizes(plan)]
     if plan.enqueued:
         parts += [Text(), _enqueued(plan)]
-    parts += [Text(f"note: {note}", style="yellow") for note in plan.space.notes]
+    parts += [Text(f"note: {note}", style="yellow") for note in (*plan.data.left_out, *plan.space.notes)]
     return Group(*parts)
 
 
@@ -172,7 +175,13 @@ def _parameters(space: Space) -> Table:
 
 
 def _sizes(plan: Plan) -> Table:
-    table = _table(f"trained, with a head for {len(plan.data.labels)} classes", "fewest", "default", "most", right=3)
+    table = _table(
+        f"trained, with a head for {plan.data.output.size} {plan.data.output.noun}",
+        "fewest",
+        "default",
+        "most",
+        right=3,
+    )
     for size in plan.sizes:
         numbers = (f"{n:,}" for n in (size.least, size.default, size.most))
         table.add_row(escape(size.method), *numbers)
@@ -206,8 +215,8 @@ def _data_text(data: DataSummary) -> str:
     clips = ", ".join(f"{count:,} {names.get(split, split)}" for split, count in data.clips.items())
     where = f" ({data.path})" if data.path else ""
     protocol = f"; {data.protocol}" if data.protocol else ""
-    left_out = f"; {data.left_out} missing files left out" if data.left_out else ""
-    return f"{data.name}{where}: {len(data.labels)} classes; clips: {clips}{protocol}{left_out}"
+    missing = f"; {data.missing} missing files left out" if data.missing else ""
+    return f"{data.name}{where}: {data.output.size} {data.output.noun}; clips: {clips}{protocol}{missing}"
 
 
 def _objective_text(objective: Objective) -> str:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from petl.counts import BackboneShape, backbone_parameters
 from petl.errors import UserError
 from petl.families import ALIASES, family_of
-from petl.hub import read_config, read_front_end
+from petl.hub import read_config
 from search import environment
 from search.mlflow_address import shown
 from search.plan import backbone_shape
@@ -28,7 +28,7 @@ from search.request import Interrupted, Request
 from search.resources import Resources, local_resources
 from search.sizes import fitted
 from search.space import Space, load_space
-from trainables.config import TrialConfig
+from trainables.config import AugOptions, TrialConfig
 
 if TYPE_CHECKING:
     from search.live import View
@@ -166,13 +166,17 @@ def check_output(directory: Path) -> None:
         raise UserError(f"only {free / 2**20:.0f} MB are free on the disk of {parent}; a search needs 200 MB at least")
 
 
-def prepare_data(base: TrialConfig, view: View, interrupted: threading.Event) -> AudioData:
-    """Read the data, with its features from the cache or computed now; Ctrl-C ends it between two clips."""
-    from petl.frontend import FrontEnd
-    from trainables.data import open_data
+def prepare_data(
+    base: TrialConfig, view: View, interrupted: threading.Event, *, waveforms: bool = False
+) -> list[AudioData]:
+    """Read the data of every repeat, features from the cache or computed now; Ctrl-C ends it between two clips.
+
+    `waveforms`: some trials will need those, too, even if `base` does not.
+    """
+    from trainables import checks
+    from trainables.opening import open_for
 
     backbone_shape(base)  # refuses what does not fit the backbone, which computing features would only delay
-    front_end = FrontEnd.from_preprocessor(read_front_end(base.backbone, base.revision))
     view.phase("reading the audio")
 
     def progress(done: int, total: int) -> None:
@@ -180,7 +184,11 @@ def prepare_data(base: TrialConfig, view: View, interrupted: threading.Event) ->
             raise Interrupted
         view.progress(done, total, "computing features")
 
-    return open_data(base.data, front_end, progress=progress)
+    if waveforms and not base.aug.of_waveform:
+        open_for(base.model_copy(update={"aug": AugOptions(gain=1.0)}), progress=progress)
+    repeats = open_for(base, progress=progress)
+    checks.check(base, repeats[0])
+    return repeats
 
 
 def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
@@ -235,11 +243,12 @@ def signals() -> Iterator[threading.Event]:
             signal.signal(which, handler)
 
 
-def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData) -> dict[str, Any]:
+def facts(space: Space, base: TrialConfig, shape: BackboneShape, repeats: list[AudioData]) -> dict[str, Any]:
     """What the report, the tracker and a later resume need to know; the keys are tabled in `search.report`.
 
     `shape` is the checkpoint's.
     """
+    data = repeats[0]
     described = data.describe()
     known = environment.versions()
     used = fitted(shape, base, data.front_end.backbone_frames)
@@ -254,8 +263,15 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
         "data": base.data.path,
         "data_digest": data.digest,
         "splits": {split: facts["clips"] for split, facts in described["splits"].items()},
-        "protocol": described["protocol"],
+        "target": described["target"],
+        "task": described["task"],
+        "protocol": protocol_note(repeats),
+        "reads_test": described["reads_test"],
+        "repeats": [one.title for one in repeats if one.title],
         "classes": len(data.labels),
+        "labels_are": data.output.noun,
+        "dropped": [{"file": data.dropped_title(i), "reason": why} for i, why in data.dropped],
+        "left_out": list(data.plan.left_out),
         "normalisation": f"{data.front_end.normalisation} ({described['normalize']})",
         "frames": data.front_end.frames,
         "positions": positions_note(base, shape, used, data.front_end.frames),
@@ -266,6 +282,13 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, data: AudioData
         "hardware": known["processor"],
         "git_commit": known["git_commit"],
     }
+
+
+def protocol_note(repeats: list[AudioData]) -> str:
+    """How the data are split, in a sentence for each repeat."""
+    if len(repeats) == 1:
+        return repeats[0].plan.splits.protocol
+    return "mean over " + "; ".join(f"{one.title} ({one.plan.splits.protocol})" for one in repeats)
 
 
 def positions_note(base: TrialConfig, own: BackboneShape, used: BackboneShape, frames: int) -> str:

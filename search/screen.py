@@ -5,11 +5,15 @@ At most 20 lines, none longer than the terminal is wide; what does not fit is cu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.text import Text
 
+from search.metric_text import repeats_of, repeats_text, with_deviation
 from search.records import EpochRecord, TrialRecord
 from search.standing import Standing
-from search.tables import format_duration, format_value, short_configuration, short_count
+from search.texts import format_duration, short_configuration, short_count
 
 MAX_LINES = 20
 _FIXED_LINES = 9  # everything but the running trials
@@ -60,16 +64,17 @@ def state_line(standing: Standing) -> str:
     return " · ".join(f"{counts[k]} {words.get(k, k)}" for k in order if counts[k])
 
 
-def data_text(info: dict[str, object]) -> str:
-    """The data set in a few words: its name, clips and classes where they are known."""
-    data = info.get("data")
-    words = [str(info.get("dataset") or "")]
-    if isinstance(data, dict):
-        splits = data.get("splits")
-        if isinstance(splits, dict):
-            words.append(f"{sum(int(s.get('clips', 0)) for s in splits.values())} clips")
-        if data.get("classes"):
-            words.append(f"{data['classes']} classes")
+def data_text(info: Mapping[str, Any]) -> str:
+    """The data set in a few words: its name, what is learned of it, clips, labels and repeats where they are known."""
+    target, splits = info.get("target"), info.get("splits")
+    words = [str(info.get("dataset") or "") + (f" ({target})" if target else "")]
+    if isinstance(splits, dict) and all(isinstance(clips, int) for clips in splits.values()):
+        # As some systems were published, validation and test are the same clips.
+        counted = [clips for split, clips in splits.items() if split != "val" or not info.get("reads_test")]
+        words.append(f"{sum(counted):,} clips")
+    if info.get("classes"):
+        words.append(f"{info['classes']} {info.get('labels_are') or 'classes'}")
+    words.append(repeats_text(repeats_of(info)))
     return ", ".join(w for w in words if w)
 
 
@@ -106,7 +111,8 @@ def _best(standing: Standing) -> list[Text]:
     if trial is None or objective is None or value is None:
         return []
     line = Text("best ", style="bold green")
-    line.append(f"{objective.metric} {format_value(objective.metric, value[0])}", style="bold")
+    reached = with_deviation(objective.metric, value[0], standing.deviation(trial))
+    line.append(f"{objective.metric} {reached}", style="bold")
     line.append(f"  {trial.name}", style="not bold default")
     line.append(f"  epoch {value[1]}, {short_count(trial.trainable_params)} parameters", style="dim not bold")
     return [line, Text(f"     {short_configuration(trial.params)}", style="dim")]

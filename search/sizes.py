@@ -18,6 +18,7 @@ from petl.config import MethodConfig, method_keys
 from petl.counts import BackboneShape, trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.families import family_of
+from petl.outputs import Output
 from search.records import Objective
 from search.space import Choice, IntRange, Parameter, Params, Space, tree
 from trainables import augment
@@ -56,7 +57,7 @@ class DoesNotFit(UserError):
 
 @dataclass(frozen=True)
 class MethodSize:
-    """Trainable parameters of one method in a space, head included when classes were given."""
+    """Trainable parameters of one method in a space, head included when an output was given."""
 
     method: str
     least: int
@@ -119,7 +120,7 @@ def check_inputs(space: Space, shape: BackboneShape) -> None:
 
 
 def trainable_params(
-    space: Space, params: Params, shape: BackboneShape, classes: int | None, frames: int | None = None
+    space: Space, params: Params, shape: BackboneShape, output: Output | int | None, frames: int | None = None
 ) -> int:
     """Trainable parameters of one complete configuration, for a checkpoint and data as `fitted` takes them.
 
@@ -128,7 +129,7 @@ def trainable_params(
             not fit each other; names the line of the space.
     """
     method, wanted = _fitting(space, params, shape, frames)
-    return trainable_parameters(method, wanted, classes)
+    return trainable_parameters(method, wanted, output)
 
 
 def _fitting(
@@ -154,7 +155,7 @@ def _named(space: Space) -> Iterator[None]:
 
 
 def method_sizes(
-    space: Space, shape: BackboneShape, classes: int | None, frames: int | None = None
+    space: Space, shape: BackboneShape, output: Output | int | None, frames: int | None = None
 ) -> tuple[MethodSize, ...]:
     """Fewest, default and most trainable parameters of every method the space can propose.
 
@@ -172,7 +173,7 @@ def method_sizes(
             method, wanted = _fitting(space, params, shape, frames)
             sized = space.key({k: v for k, v in params.items() if k in _SIZED})
             if sized not in counted:
-                counted[sized] = trainable_parameters(method, wanted, classes)
+                counted[sized] = trainable_parameters(method, wanted, output)
             known[whole] = counted[sized]
         return known[whole]
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from search.metric_text import deviation_of
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
 
 _WINDOW_S = 120.0  # throughput is measured over this long
@@ -128,6 +129,15 @@ class Standing:
             if value is not None and value == value and (found is None or objective.better(value, found[0])):
                 found = value, epoch.epoch
         return found
+
+    def deviation(self, trial: TrialRecord) -> float | None:
+        """Over the repeats, at the trial's best epoch so far; None of a single training."""
+        objective, found = self.objective, self.value(trial)
+        if objective is None or found is None:
+            return None
+        return next(
+            (deviation_of(objective.metric, e.metrics) for e in self.epochs_of(trial) if e.epoch == found[1]), None
+        )
 
     def epochs_a_minute(self) -> float | None:
         if self._first_trial is None or not self._reports:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from petl.errors import UserError
+from search.metric_text import repeats_of
 from search.mlflow_address import check, default_uri, resolve_uri, shown, ui_command
 from search.mlflow_store import DEFAULT_EXPERIMENT, Dataset, MlflowStore, is_permanent
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
@@ -122,7 +123,7 @@ class Tracker:
         self._run_dir = directory
         identity = str(record.info.get("search_id") or record.directory)
         source = dataset if isinstance(dataset, Dataset | None) else _as_dataset(dataset)
-        everywhere = {**_git_tags(record), **(tags or {})}
+        everywhere = {**_git_tags(record), **_task_tags(record), **(tags or {})}
         self.parent_run_id = self._store.open(identity, directory.name or record.name, everywhere, params, source)
         self._objectives = record.objectives
         self._head = {
@@ -371,7 +372,7 @@ def _as_dataset(facts: Mapping[str, Any]) -> Dataset:
     """Facts as `AudioData.describe` gives them; lists of labels and files are too long for a profile."""
     known = {"name", "dataset", "digest", "path", "source", "labels", "bad_files"}
     profile = {k: v for k, v in facts.items() if k not in known}
-    profile["left_out"] = len(facts.get("bad_files", ()))
+    profile["bad_files"] = len(facts.get("bad_files", ()))
     return Dataset(
         name=str(facts.get("name") or facts.get("dataset") or "audio"),
         digest=str(facts["digest"]),
@@ -387,3 +388,14 @@ def _git_tags(record: SearchRecord) -> dict[str, str]:
         return {}
     changed = {"petl.git_dirty": "true"} if commit.endswith("-dirty") else {}
     return {"mlflow.source.git.commit": commit.removesuffix("-dirty"), **changed}
+
+
+def _task_tags(record: SearchRecord) -> dict[str, str]:
+    """What is learned and how it is measured: runs of different tasks or protocols are not to be compared."""
+    info = record.info
+    found = {f"petl.{key}": str(info[key]) for key in ("task", "target", "protocol") if info.get(key)}
+    if "reads_test" in info:
+        found["petl.reads_test"] = str(bool(info["reads_test"])).lower()
+    if repeats_of(info):
+        found["petl.repeats"] = ", ".join(repeats_of(info))
+    return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import UserError
+from search.metric_text import deviation_of
 from search.mlflow_address import shown
 from search.mlflow_store import MlflowStore
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
@@ -69,7 +70,10 @@ def ended(trial: TrialRecord, objectives: list[Objective]) -> Event:
 
 
 def _bests(trial: TrialRecord, objectives: list[Objective]) -> dict[str, tuple[float, int]]:
-    """{"val/best_accuracy": (value, epoch)}: MLflow's own column shows the last epoch, not the one that counts."""
+    """{"val/best_accuracy": (value, epoch)}: MLflow's own column shows the last epoch, not the one that counts.
+
+    Of several repeats `val/best_accuracy_std` stands beside the mean.
+    """
     found = {}
     for objective in objectives:
         best = trial.best(objective)
@@ -77,6 +81,9 @@ def _bests(trial: TrialRecord, objectives: list[Objective]) -> dict[str, tuple[f
             group, _, metric = objective.metric.rpartition("/")
             key = f"{group}/best_{metric}" if group else f"best_{metric}"
             found[key] = (best.metrics[objective.metric], best.epoch)
+            deviation = deviation_of(objective.metric, best.metrics)
+            if deviation is not None:
+                found[f"{key}_std"] = (deviation, best.epoch)
     return found
 
 

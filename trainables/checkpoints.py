@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +30,12 @@ class Checkpoint:
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors under `prefix/`, without it."""
-        return {n.removeprefix(prefix + "/"): t for n, t in self.tensors.items() if n.startswith(prefix + "/")}
+        return under(self.tensors, prefix)
+
+
+def under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin with `prefix/`, without it."""
+    return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
 
 
 class CheckpointStore:

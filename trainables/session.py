@@ -17,14 +17,14 @@ import torch.distributed as dist
 from torch import nn
 
 import petl
-from petl.frontend import FrontEnd
-from petl.hub import read_front_end
-from petl.model import AudioClassifier
-from trainables import augment, metrics
+from petl.model import AudioModel
+from trainables import augment, checks
 from trainables.checkpoints import Checkpoint, CheckpointStore
 from trainables.config import TrialConfig
-from trainables.data import AudioData, open_data
-from trainables.loop import Diverged, Monitor, Report, predict_split, train
+from trainables.data import AudioData
+from trainables.evaluation import Answers, answers_on, intervals_of, tables_of
+from trainables.loop import Diverged, Monitor, Report, mean_of, train
+from trainables.opening import open_for, waveforms_needed
 
 
 class Session:
@@ -43,10 +43,10 @@ class Session:
         self._store, self._device, self._cache_root, self._monitor = store, device, cache_root, monitor
         self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         self._backbones: dict[tuple[Any, ...], Any] = {}
-        self._data: dict[tuple[Any, ...], AudioData] = {}
+        self._data: dict[tuple[Any, ...], list[AudioData]] = {}
         self._trial: str | None = None
         self._reports: Iterator[Report] | None = None
-        self._model: AudioClassifier | None = None
+        self._model: AudioModel | None = None
 
     def epoch(self, trial: str, flat: dict[str, Any], *, fresh: bool = False) -> dict[str, Any]:
         """Train the next epoch of `trial`; its metrics, and `done` when there is none after it.
@@ -80,7 +80,7 @@ class Session:
                 raise RuntimeError(f"trial {trial} is over and left no checkpoint")
             return self._again(last, config)
         self._save(trial, report)
-        done = report.epoch >= config.epochs
+        done = report.over
         if done:
             self.close()
         return {
@@ -95,37 +95,47 @@ class Session:
         }
 
     def evaluate(self, trial: str, flat: dict[str, Any], split: str) -> dict[str, Any]:
-        """Metrics, confusion matrix and predictions of the trial's best epoch on `split`."""
-        config = TrialConfig.from_flat(flat)
-        model, data = self.best_model(trial, config)
-        try:
-            logits_BC, y_B = predict_split(config, model, data, split)
-            return {
-                "metrics": metrics.classification(logits_BC, y_B),
-                "confusion": {"labels": list(data.labels), "matrix": metrics.confusion(logits_BC, y_B)},
-            }
-        finally:
-            model.adapted.detach()
+        """Metrics, their intervals, and tables of the trial's best epoch on `split`.
 
-    def best_model(self, trial: str, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
-        """The trial's model with the weights of its best epoch. The caller detaches it."""
+        Of several repeats the metrics are their mean and deviation, tables and intervals those of all clips together,
+        as far as that can be (see `tables_of`, `intervals_of`).
+        """
+        config = TrialConfig.from_flat(flat)
+        repeats = self.data(config)
+        found: list[Answers] = []
+        for number, data in enumerate(repeats):
+            model = self.best_model(trial, config, number)
+            try:
+                found.append(answers_on(config, model, data, split))
+            finally:
+                model.adapted.detach()
+        measured = [answers.metrics() for answers in found]
+        return {
+            "metrics": mean_of(measured, [data.title for data in repeats]),
+            "intervals": {name: [float(bound) for bound in ends] for name, ends in intervals_of(found).items()},
+            "tables": tables_of(found),
+        }
+
+    def best_model(self, trial: str, config: TrialConfig, repeat: int = 0) -> AudioModel:
+        """The trial's model with the weights of its best epoch, of one repeat. The caller detaches it."""
         assert self._store is not None
         checkpoint = self._store.read(trial, "best") or self._store.read(trial, "last")
         if checkpoint is None:
             raise RuntimeError(f"trial {trial} has no readable checkpoint in {self._store.root}")
         self.close()
-        model, data = self.build(config)
+        data = self.data(config)[repeat]
+        model = self.build(config, data)
         try:
-            model.load_adapter_state(checkpoint.part("model"))
+            model.load_adapter_state(checkpoint.part(f"{data.title}/model" if data.title else "model"))
         except BaseException:
             model.adapted.detach()
             raise
-        return model, data
+        return model
 
-    def build(self, config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
-        """A freshly initialised model on the kept backbone, and the data."""
-        data = self.data(config)
+    def build(self, config: TrialConfig, data: AudioData) -> AudioModel:
+        """A freshly initialised model for the data on the kept backbone."""
         augment.check(config.aug, data.front_end)
+        checks.check(config, data)
         strides = {"frequency_stride": config.frequency_stride, "time_stride": config.time_stride}
         frames = data.front_end.backbone_frames
         key = (config.backbone, config.revision, config.positions, frames, *strides.values())
@@ -141,17 +151,25 @@ class Session:
             self._backbones[key] = backbone.to(self._device)
         adapted = petl.attach(self._backbones[key], config.method, seed=config.seed)
         try:
-            return AudioClassifier(adapted, data.labels, data.front_end, seed=config.seed).to(self._device), data
+            if config.train.gradient_checkpointing:
+                adapted.gradient_checkpointing()
+            return AudioModel(adapted, data.output, data.front_end, seed=config.seed).to(self._device)
         except BaseException:  # out of memory, say: the next trial must find the backbone as it was
             adapted.detach()
             raise
 
-    def data(self, config: TrialConfig) -> AudioData:
-        """The data of this configuration as its backbone reads it, opened once."""
-        key = (config.data, config.backbone, config.revision)
+    def data(self, config: TrialConfig) -> list[AudioData]:
+        """The data of every repeat of this configuration as its backbone reads them, opened once."""
+        key = (
+            config.data,
+            config.backbone,
+            config.revision,
+            config.time_stride,
+            config.aug.speed,  # training clips that are too short for their transcript when sped up are left out
+            waveforms_needed(config),
+        )
         if key not in self._data:
-            front_end = FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision))
-            self._data[key] = open_data(config.data, front_end, cache_root=self._cache_root)
+            self._data[key] = open_for(config, cache_root=self._cache_root)
         return self._data[key]
 
     def close(self) -> None:
@@ -164,26 +182,23 @@ class Session:
 
     def _begin(self, trial: str, config: TrialConfig) -> None:
         self.close()
-        self._model, data = self.build(config)
+        repeats = self.data(config)
+        self._model = self.build(config, repeats[0])
         resume = self._store.read(trial, "last") if self._store else None
         self._trial = trial
-        self._reports = train(config, self._model, data, resume=resume, monitor=self._monitor)
+        self._reports = train(config, self._model, repeats, resume=resume, monitor=self._monitor)
 
     def _save(self, trial: str, report: Report) -> None:
         if self._store is None or self._rank != 0:
             return
         if report.is_best:
-            best = Checkpoint(
-                {n: t for n, t in report.checkpoint.tensors.items() if n.startswith("model/")},
-                report.checkpoint.meta,
-            )
-            self._store.write(trial, "best", best)
+            self._store.write(trial, "best", Checkpoint(report.judged, report.checkpoint.meta))
         self._store.write(trial, "last", report.checkpoint)
 
     @staticmethod
     def _again(last: Checkpoint, config: TrialConfig) -> dict[str, Any]:
         """The report of an epoch that was trained before."""
-        over = last.meta["epoch"] >= config.epochs
+        over = last.meta.get("over", False) or last.meta["epoch"] >= config.epochs
         return {
             "epoch": last.meta["epoch"],
             "seconds": last.meta["seconds"],

@@ -12,7 +12,7 @@ from petl.frontend.base import FrontEnd, clip_features
 from petl.frontend.inputs import ModelInput
 from petl.frontend.kinds import completed
 from petl.frontend.spectrogram import AstFrontEnd, fbank
-from petl.frontend.waveform import WaveformFrontEnd
+from petl.frontend.waveform import WaveformFrontEnd, waveform_store
 from petl.frontend.whisper import WhisperFrontEnd
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "completed",
     "decode",
     "fbank",
+    "waveform_store",
 ]

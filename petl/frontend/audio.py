@@ -5,12 +5,15 @@ S samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from petl.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from soundfile import SoundFile
     from torch import Tensor
 
@@ -39,22 +42,16 @@ def decode(path: str | Path, sample_rate: int, start: float | None = None, end: 
     `start` and `end` in seconds select a part, and only that part is read; an `end` behind the end of the
     recording means its end. Raises `AudioError`: unreadable, empty, not finite.
     """
-    import soundfile
+    import numpy as np
     import torch
     from torchaudio.functional import resample
 
-    if not Path(path).is_file():
-        raise AudioError("unreadable", "there is no such file", path)
-    if Path(path).stat().st_size == 0:
-        raise AudioError("empty", "the file has 0 bytes", path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate = file.samplerate
-            samples_SC = _read(file, path, start, end)
-    except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError("unreadable", _first_line(error), path) from None
-    if not len(samples_SC):
+    with opened(path) as file:
+        rate = file.samplerate
+        read = list(blocks(file, path, start, end))
+    if not read:
         raise AudioError("empty", "it holds no samples", path)
+    samples_SC = read[0] if len(read) == 1 else np.concatenate(read)
     wave_S = torch.from_numpy(samples_SC)
     wave_S = wave_S[:, 0] if wave_S.shape[1] == 1 else wave_S.mean(1)
     if not torch.isfinite(wave_S).all():
@@ -63,10 +60,26 @@ def decode(path: str | Path, sample_rate: int, start: float | None = None, end: 
     return resample(wave_S, rate, sample_rate).contiguous()
 
 
-def _read(file: SoundFile, path: str | Path, start: float | None, end: float | None) -> Any:
-    """Samples (S, channels) of an open file, of the part asked for."""
-    import numpy as np
+@contextmanager
+def opened(path: str | Path) -> Iterator[SoundFile]:
+    """A recording to read from; whatever goes wrong with it, in here too, is raised as `AudioError` (torch-free)."""
+    import soundfile
 
+    if not Path(path).is_file():
+        raise AudioError("unreadable", "there is no such file", path)
+    if Path(path).stat().st_size == 0:
+        raise AudioError("empty", "the file has 0 bytes", path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            yield file
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError("unreadable", _first_line(error), path) from None
+
+
+def blocks(
+    file: SoundFile, path: str | Path, start: float | None = None, end: float | None = None
+) -> Iterator[np.ndarray]:
+    """Samples (S, channels) of an open file, of the part asked for, some at a time; nothing where there are none."""
     first = round((start or 0.0) * file.samplerate)
     if first < 0 or (end is not None and end <= (start or 0.0)):
         raise AudioError("empty", f"nothing lies between {start or 0.0:g} s and {end} s", path)
@@ -77,16 +90,12 @@ def _read(file: SoundFile, path: str | Path, start: float | None, end: float | N
         file.seek(first)
     wanted = None if end is None else round(end * file.samplerate) - first
     # The length in a damaged header can be anything, so it is never trusted with an allocation.
-    blocks = []
     while wanted is None or wanted > 0:
         block = file.read(_BLOCK if wanted is None else min(_BLOCK, wanted), dtype="float32", always_2d=True)
         if not len(block):
-            break
-        blocks.append(block)
+            return
+        yield block
         wanted = None if wanted is None else wanted - len(block)
-    if not blocks:
-        return np.zeros((0, file.channels), np.float32)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _first_line(error: BaseException) -> str:

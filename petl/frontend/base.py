@@ -1,8 +1,9 @@
 """What all front ends have in common.
 
 A clip passes three steps, so that the costly ones run once per clip and the cheap one per batch: `decode` (file ->
-waveform), `extract` (waveform -> rows worth keeping) and `collate` (rows of several clips -> `ModelInput`). Lengths
-are counted in *frames* of 10 ms everywhere (`hop` samples), whatever a row is.
+waveform), `extract` (waveform -> rows worth keeping) and `collate` (rows of several clips -> `ModelInput`). Where
+waveforms change from batch to batch, `collate_waveforms` is the last two at once, on their device. Lengths are counted
+in *frames* of 10 ms everywhere (`hop` samples), whatever a row is.
 
 Shapes: S samples, T rows of a clip, M numbers per row, B clips.
 """
@@ -79,6 +80,11 @@ class FrontEnd(ABC):
         return self.frames
 
     @property
+    def zero(self) -> float:
+        """What a value of 0 before the normalisation is after it, for spectrograms."""
+        return 0.0
+
+    @property
     @abstractmethod
     def normalisation(self) -> str:
         """How values are scaled, in words."""
@@ -105,6 +111,19 @@ class FrontEnd(ABC):
     @abstractmethod
     def collate(self, rows: Sequence[Tensor]) -> ModelInput:
         """A batch of clips, each (T, M) as `extract` gave it, cut or padded, and normalised."""
+
+    @abstractmethod
+    def samples_in(self, frames: int) -> int:
+        """Samples of a clip that its first `frames` frames depend on: what is behind them may be cut off."""
+
+    @abstractmethod
+    def collate_waveforms(self, waves_BS: Tensor, lengths_B: Tensor) -> ModelInput:
+        """The batch that `collate` makes of what `extract` gives of each clip, on the device of the waveforms.
+
+        Clip b is the first `lengths_B[b]` samples of `waves_BS[b]` (float32); what is behind them is not looked at.
+        Keep `lengths_B` on the CPU, or the device is waited for. Raises `AudioError` (too short) for less than 25 ms.
+        Equal up to the rounding of sums.
+        """
 
     @abstractmethod
     def to_preprocessor(self) -> dict[str, Any]:
@@ -154,8 +173,7 @@ class FrontEnd(ABC):
 
         return class_of(values).read(values)
 
-    def _long_enough(self, waveform_S: Tensor) -> None:
-        samples = len(waveform_S)
+    def _long_enough(self, samples: int) -> None:
         if samples < self.window:
             raise AudioError(
                 "too short",

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from petl.errors import UserError
 from petl.frontend.base import FrontEnd, number, whole
-from petl.frontend.inputs import ModelInput, real_positions
+from petl.frontend.inputs import ModelInput, first_positions, real_positions, together
+from petl.frontend.kaldi import fbank_batch
 from petl.shape import AST_TYPE, BackboneShape
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class AstFrontEnd(FrontEnd):
         return self.mel_bins
 
     @property
+    def zero(self) -> float:
+        return (0 - self.mean) / (self.std * 2)
+
+    @property
     def normalisation(self) -> str:
         return f"mean {self.mean:.4f}, deviation {self.std:.4f}"
 
@@ -67,6 +72,9 @@ class AstFrontEnd(FrontEnd):
 
     def frames_in(self, rows: int) -> int:
         return rows
+
+    def samples_in(self, frames: int) -> int:
+        return 0 if frames < 1 else (frames - 1) * self.hop + self.window
 
     def extract(self, waveform_S: Tensor) -> Tensor:
         """Raw log-mel features, float32 (T, M)."""
@@ -88,6 +96,23 @@ class AstFrontEnd(FrontEnd):
             x_TM[kept:] = 0
             x_TM.sub_(self.mean).div_(self.std * 2)  # clip by clip, while it is in the processor's cache
         return ModelInput(x_BTM, real_positions([len(features_TM) for features_TM in rows], self.frames))
+
+    def collate_waveforms(self, waves_BS: Tensor, lengths_B: Tensor) -> ModelInput:
+        """Normalised features (B, frames, M) float32."""
+        import torch
+
+        lengths = lengths_B.tolist()
+        for samples in lengths:
+            self._long_enough(samples)
+        frames = [self.frames_of(samples) for samples in lengths]
+        x_BTM = torch.zeros(len(lengths), self.frames, self.mel_bins, device=waves_BS.device)
+        for here in together(lengths, waves_BS.device):
+            needed = self.samples_in(min(self.frames, max(frames[here])))
+            found_BTM = fbank_batch(waves_BS[here, :needed].float(), self.sample_rate, self.mel_bins)
+            real_BT = first_positions(frames[here], found_BTM.shape[1], x_BTM.device)
+            x_BTM[here, : found_BTM.shape[1]] = found_BTM.masked_fill_(~real_BT[:, :, None], 0)
+        x_BTM.sub_(self.mean).div_(self.std * 2)
+        return ModelInput(x_BTM, real_positions(frames, self.frames, x_BTM.device))
 
     def check(self, shape: BackboneShape) -> None:
         if shape.family != AST_TYPE:
@@ -136,7 +161,7 @@ def fbank(waveform_S: Tensor, front_end: AstFrontEnd) -> Tensor:
     """
     from torchaudio.compliance import kaldi
 
-    front_end._long_enough(waveform_S)
+    front_end._long_enough(len(waveform_S))
     return kaldi.fbank(
         waveform_S.unsqueeze(0),
         sample_frequency=front_end.sample_rate,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from petl.errors import UserError
 from petl.frontend.audio import AudioError
 from petl.frontend.base import HOP_SECONDS, FrontEnd, number, whole
-from petl.frontend.inputs import ModelInput, real_positions
+from petl.frontend.inputs import ModelInput, first_positions, real_positions
 from petl.shape import BackboneShape
 
 if TYPE_CHECKING:
@@ -80,12 +80,15 @@ class WaveformFrontEnd(FrontEnd):
     def frames_in(self, rows: int) -> int:
         return -(-rows // self.hop)
 
+    def samples_in(self, frames: int) -> int:
+        return frames * self.hop
+
     def extract(self, waveform_S: Tensor) -> Tensor:
         """The samples themselves: float32 (S, 1).
 
         Raises `AudioError` (not finite) for samples whose variance would not be finite.
         """
-        self._long_enough(waveform_S)
+        self._long_enough(len(waveform_S))
         if not float(waveform_S.abs().max()) <= _LOUDEST:
             raise AudioError("not finite", "its samples are so large that the features overflow")
         return waveform_S[:, None]
@@ -105,6 +108,26 @@ class WaveformFrontEnd(FrontEnd):
                 wave_S = (wave_S - wave_S.mean()) / np.sqrt(wave_S.var() + _EPS)
             x_S[:length] = torch.from_numpy(wave_S)
         return ModelInput(x_BS, real_positions(lengths, size))
+
+    def collate_waveforms(self, waves_BS: Tensor, lengths_B: Tensor) -> ModelInput:
+        """Samples (B, S) float32 as of `collate`."""
+        import torch
+
+        limit = self.rows(self.frames)
+        for samples in lengths_B.tolist():
+            self._long_enough(samples)
+        lengths = [min(samples, limit) for samples in lengths_B.tolist()]
+        size = limit if self.fixed else max(lengths, default=0)
+        kept_BS = waves_BS[:, :size].float()
+        x_BS = torch.nn.functional.pad(kept_BS, (0, size - kept_BS.shape[1]))
+        real_BS = first_positions(lengths, size, x_BS.device)
+        x_BS = x_BS.masked_fill(~real_BS, 0)
+        if self.normalize:
+            count_B1 = torch.tensor(lengths, device=x_BS.device)[:, None]
+            x_BS = (x_BS - x_BS.sum(dim=1, keepdim=True) / count_B1).masked_fill(~real_BS, 0)
+            variance_B1 = x_BS.square().sum(dim=1, keepdim=True) / count_B1
+            x_BS = x_BS / (variance_B1 + _EPS).sqrt()
+        return ModelInput(x_BS, real_positions(lengths, size, x_BS.device))
 
     def check(self, shape: BackboneShape) -> None:
         if not shape.samples:
@@ -143,3 +166,16 @@ class WaveformFrontEnd(FrontEnd):
             "max_length": self.rows(self.frames),
             "padding": "max_length" if self.fixed else "longest",
         }
+
+
+def waveform_store(front_end: FrontEnd, samples: int | None = None) -> WaveformFrontEnd:
+    """What keeps the waveforms that `front_end.collate_waveforms` takes, at its sample rate.
+
+    All stores of one rate have the same digest, that of models that read waveforms, so they share a cache. `frames` of
+    the store reach over `samples` samples at least (None: what the input of `front_end` depends on): a clip may be cut
+    to `store.rows(store.frames)` samples, and `store.collate` cuts it there.
+    """
+    rate = front_end.sample_rate
+    samples = front_end.samples_in(front_end.frames) if samples is None else samples
+    frames = -(-samples // max(1, int(rate * HOP_SECONDS)))
+    return WaveformFrontEnd(sample_rate=rate, frames=frames, normalize=False, masks=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from petl.errors import ConfigError, UserError
 from petl.frontend.base import FrontEnd, whole
-from petl.frontend.inputs import ModelInput, real_positions
+from petl.frontend.inputs import ModelInput, first_positions, real_positions, together
 from petl.shape import BackboneShape
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class WhisperFrontEnd(FrontEnd):
         return self.mel_bins
 
     @property
+    def zero(self) -> float:
+        return (0 + 4.0) / 4.0
+
+    @property
     def normalisation(self) -> str:
         return "each clip by its own maximum"
 
@@ -92,22 +96,20 @@ class WhisperFrontEnd(FrontEnd):
     def frames_in(self, rows: int) -> int:
         return max(0, rows - _TAIL)
 
+    def samples_in(self, frames: int) -> int:
+        return min(self.chunk * self.sample_rate, max(0, frames - 1) * self.hop + self.n_fft // 2)
+
     def extract(self, waveform_S: Tensor) -> Tensor:
         """log10 mel powers, float32 (T + 2, M), of the first `chunk` seconds."""
         import torch
 
-        self._long_enough(waveform_S)
+        self._long_enough(len(waveform_S))
         most = self.chunk * self.sample_rate
         wave_S = waveform_S[:most]
         rows = self.rows(self.frames_of(len(wave_S)))
         # Silence behind the end as far as windows reach, but not beyond the chunk: there transformers mirrors.
         padded_S = torch.nn.functional.pad(wave_S, (0, min(most, rows * self.hop + self.n_fft) - len(wave_S)))
-        spectrum_FT = torch.stft(
-            padded_S, self.n_fft, self.hop, window=torch.hann_window(self.n_fft), return_complex=True
-        )
-        powers_FT = spectrum_FT[:, :-1][:, :rows].abs().square()
-        filters_FM = torch.from_numpy(_mel_filters(self.sample_rate, self.n_fft, self.mel_bins))
-        x_TM = (filters_FM.T @ powers_FT).clamp(min=10**_SILENCE).log10().T
+        x_TM = self._log_mel(padded_S, rows).T
         return torch.nn.functional.pad(x_TM, (0, 0, 0, rows - len(x_TM)), value=_SILENCE)
 
     def collate(self, rows: Sequence[Tensor]) -> ModelInput:
@@ -120,6 +122,39 @@ class WhisperFrontEnd(FrontEnd):
             x_MT[:, :kept] = row[:kept].T
             x_MT.clamp_(min=float(x_MT.max()) - _RANGE).add_(4.0).div_(4.0)
         return ModelInput(x_BMT, real_positions([self.frames_in(len(row)) for row in rows], self.frames))
+
+    def collate_waveforms(self, waves_BS: Tensor, lengths_B: Tensor) -> ModelInput:
+        """Features (B, M, frames) float32, scaled clip by clip."""
+        import torch
+
+        most = self.chunk * self.sample_rate
+        for samples in lengths_B.tolist():
+            self._long_enough(samples)
+        lengths = [min(samples, most) for samples in lengths_B.tolist()]
+        frames = [self.frames_of(samples) for samples in lengths]
+        x_BMT = torch.full((len(lengths), self.mel_bins, self.frames), _SILENCE, device=waves_BS.device)
+        for here in together(lengths, waves_BS.device):
+            kept = min(self.rows(max(frames[here])), self.frames)
+            # As in `extract`: beyond all windows that are kept, so that nothing but silence is mirrored there.
+            size = min(most, kept * self.hop + self.n_fft)
+            wave_BS = torch.nn.functional.pad(waves_BS[here, :size].float(), (0, max(0, size - waves_BS.shape[1])))
+            wave_BS = wave_BS.masked_fill(~first_positions(lengths[here], size, wave_BS.device), 0)
+            with torch.autocast(wave_BS.device.type, enabled=False):  # half precision would lose the quiet bins
+                found_BMT = self._log_mel(wave_BS, kept)
+            here_BMT = x_BMT[here]  # a view: changed in place, while it is in the processor's cache
+            here_BMT[:, :, : found_BMT.shape[2]] = found_BMT
+            here_BMT.clamp_(min=found_BMT.amax(dim=(1, 2), keepdim=True) - _RANGE).add_(4.0).div_(4.0)
+        return ModelInput(x_BMT, real_positions(frames, self.frames, x_BMT.device))
+
+    def _log_mel(self, waves_S: Tensor, frames: int) -> Tensor:
+        """log10 of the mel powers of the first frames: (M, T) of waveforms (S,), (B, M, T) of (B, S)."""
+        import torch
+
+        window = torch.hann_window(self.n_fft, device=waves_S.device)
+        spectrum_FT = torch.stft(waves_S, self.n_fft, self.hop, window=window, return_complex=True)
+        powers_FT = spectrum_FT[..., :-1][..., :frames].abs().square()
+        filters_FM = torch.from_numpy(_mel_filters(self.sample_rate, self.n_fft, self.mel_bins)).to(waves_S.device)
+        return (filters_FM.T @ powers_FT).clamp(min=10**_SILENCE).log10()
 
     def with_frames(self, frames: int) -> Self:
         if frames > self.frames:

@@ -31,46 +31,55 @@ def evaluate_adapter(
     if split not in _SPLITS:
         raise UserError(f"--split {split}{nearest(split, _SPLITS)}; allowed: {', '.join(_SPLITS)}")
 
-    import torch
-
     import petl
-    from trainables import metrics
-    from trainables.data import open_data
-    from trainables.loop import predict_split
+    from trainables.data import AudioData, open_data
+    from trainables.evaluation import answers_on
 
     model = petl.load_adapter(adapter, backbone=backbone)
     config = _config(adapter, data_path, dataset, parse_assignments(assignments))
     # The features come out of the cache raw; the adapter's own front end makes inputs of them.
     own = {"normalize": "backbone", "frames": model.front_end.frames, "padding": "checkpoint"}
     options = config.data.model_copy(update=own)
-    data = open_data(options, model.front_end, whole=split == "all")
+    data: AudioData = open_data(options, model.front_end, whole=split == "all").answered_with(model.output)
     part = "test" if split == "all" else split
-    unknown = sorted(set(data.labels) - set(model.labels))
-    if unknown:
-        raise UserError(
-            f"{data_path or 'the data'} has labels the adapter does not know: {', '.join(unknown[:10])}; "
-            f"it knows {', '.join(model.labels)}"
-        )
-    number = torch.tensor([model.labels.index(label) for label in data.labels])
     if data.size(part) == 0:
         raise UserError(f"the split '{split}' of {data.name} is empty")
-    logits_BC, y_B = predict_split(config, model, data, part)
-    y_B = number[y_B]
-    measured = metrics.classification(logits_BC, y_B)
-    matrix = metrics.confusion(logits_BC, y_B)
+    answers = answers_on(config, model, data, part)
+    measured, tables, intervals = answers.metrics(), answers.tables(), answers.intervals()
     if as_json:
-        result = {"split": split, "clips": len(y_B), **measured, "labels": list(model.labels), "confusion": matrix}
+        result = {
+            "split": split,
+            "clips": data.size(part),
+            **measured,
+            "intervals": {name: list(ends) for name, ends in intervals.items()},
+            "labels": list(model.labels),
+        }
+        if "confusion" in tables:
+            result["confusion"] = tables["confusion"]["matrix"]
         print(jsonlib.dumps(result, ensure_ascii=False))
         return
-    table = Table(title=f"{escape(str(adapter))} on {escape(data.name)}, {split}: {len(y_B)} clips")
-    table.add_column("label")
-    table.add_column("clips", justify="right")
-    table.add_column("right", justify="right")
-    for i, label in enumerate(model.labels):
-        count = sum(matrix[i])
-        table.add_row(escape(label), str(count), f"{matrix[i][i] / count:.3f}" if count else "-")
-    out.print(table)
-    out.print("  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+    title = f"{escape(str(adapter))} on {escape(data.name)}, {split}: {data.size(part)} clips"
+    rows = tables.get("per_class", [])
+    if rows:
+        table = Table(title=title)
+        for column in rows[0]:
+            table.add_column(column, justify="left" if column == "label" else "right")
+        for row in rows:
+            table.add_row(*(escape(_cell(value)) for value in row.values()))
+        out.print(table)
+    else:
+        out.print(title, markup=False, soft_wrap=True)
+    for name, value in measured.items():
+        ends = (
+            f"  (95 % of resamples: {intervals[name][0]:.4f} to {intervals[name][1]:.4f})" if name in intervals else ""
+        )
+        out.print(f"{name} {value:.4f}{ends}", markup=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.3f}"
+    return "-" if value is None else str(value)
 
 
 def _config(adapter: Path, data_path: str | None, dataset: str | None, changed: dict[str, Any]) -> TrialConfig:

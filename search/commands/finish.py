@@ -5,8 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
+from search.leaderboard import leaderboard_text
+from search.metric_text import format_mean, repeats_of, repeats_text
+from search.ranking import primary_objective
+from search.records import SearchRecord, TrialRecord
+from search.report.cautions import test_value
+from search.report.summary import interval_text
 from search.request import Outcome, next_commands
-from search.tables import format_value, leaderboard_text
 
 
 def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
@@ -16,16 +21,16 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
         out.print(leaderboard_text(record))
     if outcome.best is not None and record.winner is not None:
         winner = next(t for t in record.trials if t.id == record.winner)
-        first = record.objectives[0]
-        tested = record.test.get(first.metric.replace("val/", "test/", 1))
-        shown = f", test {format_value(first.metric, tested)}" if tested is not None else ""
-        out.print(
-            f"best: [bold]{escape(winner.name)}[/]  "
-            f"{first.metric} {format_value(first.metric, winner.value(first))}{shown}  "
-            f"({winner.trainable_params:,} trained parameters)"
-        )
+        out.print(f"best: [bold]{escape(winner.name)}[/]  {escape(_reached(record, winner))}", soft_wrap=True)
+    if record.info.get("reads_test"):
+        out.print("as published, epochs were chosen on test clips: the values are too good", style="yellow")
+    dropped = len(record.info.get("dropped") or ())
+    if dropped:
+        out.print(f"{dropped} training clips could not be learned from; the report lists them")
     if record.info.get("bad_files"):
         out.print(f"{len(record.info['bad_files'])} unusable clips were left out; the report lists them")
+    for sentence in record.info.get("left_out") or ():
+        out.print(escape(sentence), soft_wrap=True)
     out.print()
     for label, path in (
         ("adapter", outcome.best),
@@ -49,3 +54,18 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
         err.print(f"what was finished is kept; after mending, continue with:\n  {escape(resume)}", soft_wrap=True)
         return 1
     return 0
+
+
+def _reached(record: SearchRecord, winner: TrialRecord) -> str:
+    objective = primary_objective(record)
+    best = winner.best(objective)
+    words = f"{objective.metric} {format_mean(objective.metric, best.metrics) if best is not None else '–'}"
+    titles = repeats_of(record.info)
+    if titles:
+        words += f" ({repeats_text(titles)})"
+    tested = test_value(record)
+    if tested is not None:
+        words += f", test {format_mean(tested[0], record.test)}"
+        interval = interval_text(record, *tested)
+        words += f" ({interval})" if interval else ""
+    return f"{words}  ({winner.trainable_params:,} trained parameters)"

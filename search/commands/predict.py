@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from petl.errors import UserError
-from petl.frontend.base import HOP_SECONDS
 
 _AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
 
@@ -22,12 +21,13 @@ def predict_files(
     clips = _expanded(files)
     model = petl.load_adapter(adapter, backbone=backbone)
     failed = cut = 0
-    heard = model.front_end.frames * HOP_SECONDS
+    front_end = model.front_end
+    rate = front_end.sample_rate
     width = max(len(str(clip)) for clip in clips)
     for clip in clips:
         try:
             found = model.predict(clip)
-            cut += _seconds(clip) > heard + HOP_SECONDS
+            cut += front_end.frames_of(int(_seconds(clip) * rate)) > front_end.frames
         except UserError as error:
             failed += 1
             if as_json:
@@ -36,17 +36,12 @@ def predict_files(
                 err.print(str(error), markup=False, soft_wrap=True)
             continue
         if as_json:
-            line = {
-                "path": str(clip),
-                "label": found.label,
-                "probability": found.probability,
-                "probabilities": found.probabilities,
-            }
-            print(jsonlib.dumps(line, ensure_ascii=False), flush=True)
+            print(jsonlib.dumps({"path": str(clip), **found.to_json()}, ensure_ascii=False), flush=True)
         else:
-            out.print(f"{clip!s:<{width}}  {found.label}  {found.probability:.3f}", markup=False, soft_wrap=True)
+            out.print(f"{clip!s:<{width}}  {found.shown}", markup=False, soft_wrap=True)
     if cut:
         what = "recording is" if cut == 1 else "recordings are"
+        heard = front_end.samples_in(front_end.frames) / rate
         err.print(f"{cut} {what} longer than the {heard:.2f} s this model takes in; what follows was not listened to")
     if failed:
         err.print(f"{failed} of {len(clips)} recordings could not be used")

@@ -1,7 +1,7 @@
 """The report's charts as plain Plotly figures (`{"data": [...], "layout": {...}}`), no plotly import needed.
 
 Colours are written as `@name`; the page replaces them by its style sheet's `--name`, so that the charts
-follow light and dark. Text that came from a user goes through `_text`: Plotly reads a little HTML.
+follow light and dark. Text that came from a user goes through `as_text`: Plotly reads a little HTML.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from search.records import SearchRecord, Status
+from search.metric_text import deviation_of, is_percentage, repeats_of, repeats_text, with_deviation
+from search.ranking import BASELINE_METHOD, primary_objective
+from search.records import Objective, SearchRecord, Status, TrialRecord
 from search.report import series
-from search.tables import (
-    BASELINE_METHOD,
-    configuration_text,
-    is_percentage,
-    primary_objective,
-)
+from search.texts import configuration_text
 
 Figure = dict[str, Any]
 
@@ -24,8 +21,6 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon",
 _DASHES = ("solid", "dash", "dot", "dashdot")
 COLOURS = 7  # --c0 … --c6 in the style sheet
 _HOVER_LIMIT = 160
-_CELL_TEXT_LIMIT = 20
-_TICK_LIMIT = 20
 
 
 def history_chart(record: SearchRecord) -> Figure | None:
@@ -46,7 +41,7 @@ def history_chart(record: SearchRecord) -> Figure | None:
     data = [line, *_markers(record, points, lambda p: p.trial.number), *_ring(record, points, "number")]
     layout = {
         "xaxis": {"title": {"text": "trial number"}, **_whole(points[-1].trial.number)},
-        "yaxis": _value_axis(objective.metric),
+        "yaxis": _value_axis(objective.metric, objective),
     }
     return {"data": data, "layout": layout}
 
@@ -72,7 +67,7 @@ def curves_chart(record: SearchRecord, metric: str) -> Figure | None:
             colour, dash, _ = style[method]
             # A dot as well when no line would show: every trial has a single epoch.
             dots = all(len(c.epochs) == 1 for c in own)
-            trace = {"x": xs, "y": ys, "name": _text(method), "mode": "markers" if dots else "lines"}
+            trace = {"x": xs, "y": ys, "name": as_text(method), "mode": "markers" if dots else "lines"}
             trace |= {"line": {"color": colour, "width": 1.4, "dash": dash}, "opacity": 0.75}
             trace |= {"marker": {"color": colour}, "text": hover, "hovertemplate": _template(metric, "epoch")}
             data.append(trace)
@@ -85,7 +80,7 @@ def curves_chart(record: SearchRecord, metric: str) -> Figure | None:
                 "mode": "markers",
                 "name": "stopped early",
                 "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": "@ink-soft"}},
-                "text": [_hover(c.trial) + "<br>" + _text(c.trial.reason) for c in stopped],
+                "text": [_hover(c.trial) + "<br>" + as_text(c.trial.reason) for c in stopped],
                 "hovertemplate": _template(metric, "epoch"),
             }
         )
@@ -99,7 +94,7 @@ def curves_chart(record: SearchRecord, metric: str) -> Figure | None:
     last = max(c.epochs[-1] for c in found)
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", **_whole(last)},
-        "yaxis": _value_axis(metric),
+        "yaxis": _value_axis(metric, primary_objective(record)),
     }
     return {"data": data, "layout": layout}
 
@@ -128,7 +123,7 @@ def size_chart(record: SearchRecord) -> Figure | None:
             "tickformat": "~s",
             "dtick": "D2" if _decades(points) < 3 else 1,
         },
-        "yaxis": _value_axis(objective.metric),
+        "yaxis": _value_axis(objective.metric, objective),
     }
     bound = next((o.bound_max for o in record.objectives if o.metric == "trainable_params"), None)
     if bound:
@@ -145,51 +140,6 @@ def size_chart(record: SearchRecord) -> Figure | None:
             }
         ]
     return {"data": data, "layout": layout}
-
-
-def confusion_chart(labels: list[str], matrix: list[list[float]]) -> Figure:
-    """Counts of true (rows) against predicted (columns) labels, shaded by the share of the true label."""
-    totals = [sum(row) or 1 for row in matrix]
-    shares = [[cell / total for cell in row] for row, total in zip(matrix, totals, strict=True)]
-    names = [_text(label) for label in labels]
-    places = list(range(len(labels)))
-    heat: dict[str, Any] = {
-        "type": "heatmap",
-        "z": shares,
-        "x": places,
-        "y": places,
-        "customdata": [
-            [[names[t], names[p], matrix[t][p], f"{100 * shares[t][p]:.0f} %"] for p in places] for t in places
-        ],
-        "zmin": 0,
-        "zmax": 1,
-        "colorscale": [[0, "@heat0"], [0.5, "@heat1"], [1, "@heat2"]],
-        "xgap": 1,
-        "ygap": 1,
-        "showscale": False,
-        "hovertemplate": "true %{customdata[0]}<br>predicted %{customdata[1]}<br>"
-        "%{customdata[2]} clips, %{customdata[3]}<extra></extra>",
-    }
-    annotations = []
-    if len(labels) <= _CELL_TEXT_LIMIT:
-        annotations = [
-            {
-                **{"x": p, "y": t, "text": f"{matrix[t][p]:g}", "showarrow": False},
-                "font": {"color": "@heat-ink-strong" if shares[t][p] > 0.5 else "@heat-ink", "size": 12},
-            }
-            for t in places
-            for p in places
-            if matrix[t][p]
-        ]
-    short = [_text(_shorten(label, _TICK_LIMIT)) for label in labels]
-    ticks = {"tickvals": places, "ticktext": short, "showgrid": False, "ticks": ""}
-    layout = {
-        "xaxis": {**ticks, "title": {"text": "predicted"}, "tickangle": -45},
-        "yaxis": {**ticks, "title": {"text": "true"}, "autorange": "reversed"},
-        "annotations": annotations,
-        "height": max(380, min(1100, 190 + 30 * len(labels))),
-    }
-    return {"data": [heat], "layout": layout}
 
 
 def colour_of(record: SearchRecord) -> dict[str, str]:
@@ -214,6 +164,7 @@ def _styles(record: SearchRecord) -> dict[str, tuple[str, str, str]]:
 def _markers(record: SearchRecord, points: list[series.Point], x: Any) -> list[dict[str, Any]]:
     """One trace per method; filled when the trial trained to its end, hollow when it was stopped."""
     metric = primary_objective(record).metric
+    over = repeats_text(repeats_of(record.info))
     traces = []
     for method, (colour, _, symbol) in _styles(record).items():
         own = [p for p in points if p.method == method]
@@ -224,9 +175,9 @@ def _markers(record: SearchRecord, points: list[series.Point], x: Any) -> list[d
                     "x": [x(p) for p in own],
                     "y": [p.value for p in own],
                     "mode": "markers",
-                    "name": _text(method),
+                    "name": as_text(method),
                     "marker": {**marker, "symbol": [symbol if p.complete else f"{symbol}-open" for p in own]},
-                    "text": [f"{_hover(p.trial)}<br>{p.trial.status}, epoch {_last(p)}" for p in own],
+                    "text": [f"{_hover(p.trial)}<br>{_state(p, metric, over)}" for p in own],
                     "hovertemplate": _template(metric),
                 }
             )
@@ -242,19 +193,24 @@ def _ring(record: SearchRecord, points: list[series.Point], attribute: str) -> l
     return [{**place, "name": "winner", "marker": marker, "hoverinfo": "skip"}]
 
 
-def _last(point: series.Point) -> int:
-    return point.trial.epochs[-1].epoch if point.trial.epochs else 0
+def _state(point: series.Point, metric: str, over: str) -> str:
+    epochs = point.trial.epochs
+    best = next((e for e in epochs if e.metrics.get(metric) == point.value), None)
+    deviation = None if best is None else deviation_of(metric, best.metrics)
+    spread = "" if deviation is None else f"<br>{with_deviation(metric, point.value, deviation)} ({over})"
+    return f"{point.trial.status}, epoch {epochs[-1].epoch if epochs else 0}{spread}"
 
 
-def _hover(trial: Any) -> str:
-    lines = _wrap(_shorten(configuration_text(trial.params), _HOVER_LIMIT), 48)
-    parts = [f"<b>{_text(trial.name)}</b>", *map(_text, lines), f"{trial.trainable_params:,} trainable"]
+def _hover(trial: TrialRecord) -> str:
+    lines = _wrap(shortened(configuration_text(trial.params), _HOVER_LIMIT), 48)
+    parts = [f"<b>{as_text(trial.name)}</b>", *map(as_text, lines), f"{trial.trainable_params:,} trainable"]
     if trial.status is Status.FAILED:
-        parts.append(_text(trial.reason))
+        parts.append(as_text(trial.reason))
     return "<br>".join(parts)
 
 
-def _shorten(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters, the last one … where something is cut off."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -271,13 +227,14 @@ def _wrap(text: str, width: int) -> list[str]:
 def _template(metric: str, x: str = "") -> str:
     value = "%{y:.1%}" if is_percentage(metric) else "%{y:.4g}"
     where = f" at {x} %{{x}}" if x else ""
-    return f"%{{text}}<br><b>{_text(metric)} {value}</b>{where}<extra></extra>"
+    return f"%{{text}}<br><b>{as_text(metric)} {value}</b>{where}<extra></extra>"
 
 
-def _value_axis(metric: str) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": _text(metric)}}
+def _value_axis(metric: str, objective: Objective) -> dict[str, Any]:
+    better = " (lower is better)" if metric == objective.metric and objective.mode == "min" else ""
+    axis: dict[str, Any] = {"title": {"text": as_text(metric) + better}}
     if is_percentage(metric):
-        axis["tickformat"] = ".0%"
+        axis |= {"tickformat": ".1~%", "rangemode": "nonnegative"}
     return axis
 
 
@@ -291,7 +248,7 @@ def _decades(points: list[series.Point]) -> float:
     return len(str(max(sizes))) - len(str(min(sizes)))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A user's text for Plotly, which would otherwise read tags, entities and %{…} in it."""
     return html.escape(str(value), quote=False).replace("%{", "%&#123;")
 
@@ -299,9 +256,10 @@ def _text(value: Any) -> str:
 __all__ = [
     "COLOURS",
     "Figure",
+    "as_text",
     "colour_of",
-    "confusion_chart",
     "curves_chart",
     "history_chart",
+    "shortened",
     "size_chart",
 ]

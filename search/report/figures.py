@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from search.metric_text import is_percentage
+from search.ranking import BASELINE_METHOD, primary_objective
 from search.records import SearchRecord
 from search.report import series
-from search.tables import BASELINE_METHOD, is_percentage, primary_objective
 
 # Okabe and Ito's colours, told apart by almost every eye; the page uses shades of the same.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B")
@@ -41,10 +42,11 @@ def _picture(record: SearchRecord, path: Path, draw: Callable[[SearchRecord, Any
     axes = figure.subplots()
     if not draw(record, axes):
         return False
-    metric = primary_objective(record).metric
-    axes.set_ylabel(_text(metric))
+    objective = primary_objective(record)
+    metric = objective.metric
+    axes.set_ylabel(_text(metric) + (" (lower is better)" if objective.mode == "min" else ""))
     if is_percentage(metric):
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.records import SearchRecord
+from search.metric_text import gap_text, repeats_of, repeats_text, with_deviation
+from search.ranking import leaderboard, primary_objective, winner_of
+from search.records import SearchRecord, TrialRecord
 from search.report import charts, series, summary
+from search.report.cautions import cautions, files_left_out
+from search.report.cells import cells
+from search.report.confusion import MOST_CLASSES, confusion_chart
 from search.report.importance import importances
-from search.tables import (
-    configuration_text,
-    format_value,
-    leaderboard,
-    primary_objective,
-)
+from search.report.methods import method_rows
+from search.result_tables import class_table, confused_pairs, confusion_of, repeats_table, task_tables
+from search.texts import configuration_text
 
 if TYPE_CHECKING:
     import optuna
@@ -82,54 +84,79 @@ def render(
 
 def _words(record: SearchRecord, command_lines: Sequence[str], study: optuna.Study | None) -> dict[str, Any]:
     objective = primary_objective(record)
-    winner = summary.winner_of(record)
-    board = leaderboard(record)
-    confusion = summary.confusion_of(record)
+    winner = winner_of(record)
     points = series.history(record)
     return {
         "record": record,
         "metric": objective.metric,
+        "lower": objective.mode == "min",
+        "over": repeats_text(repeats_of(record.info)),
         "headline": summary.headline(record),
         "tiles": summary.tiles(record),
         "facts": summary.facts(record),
-        "notes": summary.notes(record),
-        "bad_files": summary.bad_files(record),
-        "methods": summary.method_rows(record),
+        "cautions": cautions(record),
+        "left_out": [
+            (title, rows)
+            for title, rows in (
+                ("Skipped audio files", files_left_out(record, "bad_files")),
+                ("Training clips not learned from", files_left_out(record, "dropped")),
+            )
+            if rows
+        ],
+        "methods": method_rows(record),
         "colours": charts.colour_of(record),
         "importances": importances(record, study),
         "front": series.front(record, [p for p in points if p.trial.trainable_params > 0]),
-        "board": board,
+        "board": leaderboard(record),
         "rows_at_first": _ROWS_AT_FIRST,
         "rejected": summary.rejected_rows(record),
-        "failures": summary.reasons(board),
+        "failures": summary.failures(record),
         "winner": winner,
-        "settings": summary.settings(_winning_settings(record, winner)),
+        **_configuration(record, winner),
         "metrics": summary.metric_rows(record),
-        "classes": summary.class_rows(*confusion) if confusion else [],
+        **_tables(record),
         "commands": [str(line) for line in command_lines],
         "environment": summary.environment(record),
-        "value": lambda v: format_value(objective.metric, v),
-        "gap": lambda g: summary.gap_text(objective.metric, g),
+        "value": lambda v, deviation=None: with_deviation(objective.metric, v, deviation),
+        "gap": lambda g: gap_text(objective.metric, g, objective.mode),
         "configuration": configuration_text,
     }
 
 
-def _winning_settings(record: SearchRecord, winner: Any) -> dict[str, Any]:
+def _tables(record: SearchRecord) -> dict[str, Any]:
+    """What the evaluation of the winner found, as cells."""
+    classes = class_table(record)
+    confusion = confusion_of(record)
+    repeats = repeats_table(record)
+    pairs = confused_pairs(*confusion) if confusion is not None and len(confusion[0]) > MOST_CLASSES else None
+    return {
+        "repeats": None if repeats is None else cells(repeats),
+        "classes": None if classes is None else cells(*classes, ascending=True),
+        "pairs": None if pairs is None else cells(pairs, "share"),
+        "others": [cells(table) for table in task_tables(record) if table.name != "per_class"],
+        "labels_are": str(record.info.get("labels_are") or "classes"),
+    }
+
+
+def _configuration(record: SearchRecord, winner: TrialRecord | None) -> dict[str, Any]:
+    """The winner's sampled settings, and the rest of its configuration, which may be long."""
+    sampled = winner.params if winner is not None else {}
     config = record.info.get("best_config")
-    if isinstance(config, dict) and config:
-        return config
-    return winner.params if winner is not None else {}
+    others = config if isinstance(config, dict) else {}
+    pairs = [(key, text) for key, text in summary.settings(others) if key not in sampled]
+    return {"settings": summary.settings(sampled), "other_settings": pairs}
 
 
 def _figures(record: SearchRecord) -> dict[str, Any]:
     """Chart name → figure, or None where there is nothing to draw. Curves: one figure per metric."""
-    confusion = summary.confusion_of(record)
+    confusion = confusion_of(record)
+    drawn = confusion is not None and len(confusion[0]) <= MOST_CLASSES
     curves = {m: charts.curves_chart(record, m) for m in series.curve_metrics(record)[:_MAX_CURVE_METRICS]}
     return {
         "history": charts.history_chart(record),
         "curves": {m: figure for m, figure in curves.items() if figure} or None,
         "size": charts.size_chart(record),
-        "confusion": charts.confusion_chart(*confusion) if confusion else None,
+        "confusion": confusion_chart(*confusion) if confusion is not None and drawn else None,
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from search.metric_text import is_detail
+from search.ranking import method_of, primary_objective
 from search.records import SearchRecord, Status, TrialRecord
 from search.report.pareto import pareto_front
-from search.tables import method_of, primary_objective
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,12 @@ def curves(record: SearchRecord, metric: str) -> list[Curve]:
 
 
 def curve_metrics(record: SearchRecord) -> list[str]:
-    """Metrics that make a curve, the objective's first; the ones about time and memory come last."""
+    """Metrics that make a curve, the objective's first; the ones about time and memory come last.
+
+    Of several repeats the means only.
+    """
     first = primary_objective(record).metric
-    names = dict.fromkeys(m for t in record.trials for e in t.epochs for m in e.metrics)
+    names = dict.fromkeys(m for t in record.trials for e in t.epochs for m in e.metrics if not is_detail(m))
     return sorted(names, key=lambda m: (m != first, not m.startswith(("val/", "train/"))))
 
 

@@ -171,6 +171,8 @@ class Space:
         for parameter in self.params:
             if parameter.key == "epochs":
                 return max(int(end) for end in parameter.domain.ends() if end is not None)
+        if "epochs" not in self.base and self.base.get("recipe") is not None:
+            return self.trial_config(self.complete({})).epochs
         return int(self.base.get("epochs", TrialConfig().epochs))
 
     def methods(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def _read_objective(reader: Reader, value: Any, path: Path, *, first: bool) -> O
         reader.wrong(
             path,
             f"the first objective decides which trials are stopped, and {metric} is no result of training; "
-            "put val/accuracy first",
+            "put what is measured on the validation clips first, such as val/accuracy",
         )
     bounds: dict[str, float] = {}
     for side in ("max", "min"):

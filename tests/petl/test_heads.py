@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from petl import AudioClassifier, attach
+from petl import AudioModel, attach
 from petl.config import MethodConfig
 from petl.counts import head_parameters
 from petl.frontend import AstFrontEnd
@@ -22,9 +22,9 @@ HEADS: list[dict[str, Any]] = [
 ]
 
 
-def _classifier(flat: dict[str, Any], seed: int = 0) -> AudioClassifier:
+def _classifier(flat: dict[str, Any], seed: int = 0) -> AudioModel:
     adapted = attach(tiny_backbone(), {"method": "linear", **flat}, seed=0)
-    return AudioClassifier(adapted, LABELS, AstFrontEnd(mel_bins=MELS, frames=FRAMES), seed=seed)
+    return AudioModel(adapted, LABELS, AstFrontEnd(mel_bins=MELS, frames=FRAMES), seed=seed)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "stats", "cls"])
@@ -54,7 +54,7 @@ def test_how_a_head_starts(flat: dict[str, Any]) -> None:
     adapted = attach(tiny_backbone(), {"method": "linear", **flat}, seed=0)
     front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
     before = torch.get_rng_state()
-    one, two, other = (AudioClassifier(adapted, LABELS, front_end, seed=seed) for seed in (5, 5, 6))
+    one, two, other = (AudioModel(adapted, LABELS, front_end, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(before, torch.get_rng_state())
     std = 0.01 if flat.get("head.kind") == "norm_linear" else 0.02
     for (name, a), b, c in zip(
@@ -70,6 +70,6 @@ def test_how_a_head_starts(flat: dict[str, Any]) -> None:
 
 def test_a_head_follows_the_backbones_number_format() -> None:
     adapted = attach(tiny_backbone().double(), {"method": "linear", "head.kind": "norm_linear"}, seed=0)
-    model = AudioClassifier(adapted, LABELS, AstFrontEnd(mel_bins=MELS, frames=FRAMES), seed=0)
+    model = AudioModel(adapted, LABELS, AstFrontEnd(mel_bins=MELS, frames=FRAMES), seed=0)
     assert model(inputs().double()).dtype == torch.float64
     assert adapted.shape.hidden == HIDDEN

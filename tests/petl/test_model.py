@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from petl import AudioClassifier, Prediction, UserError, attach
+from petl import AudioModel, Prediction, UserError, attach
 from petl.frontend import AstFrontEnd, clip_features
 from petl.pooling import pooled
 from tests.petl.models import FRAMES, HIDDEN, LABELS, MELS, inputs, tiny_backbone, trained
@@ -17,9 +17,9 @@ from tests.petl.models import FRAMES, HIDDEN, LABELS, MELS, inputs, tiny_backbon
 FRONT_END = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
 
 
-def _classifier(seed: int = 0, **options: str) -> AudioClassifier:
+def _classifier(seed: int = 0, **options: str) -> AudioModel:
     adapted = attach(tiny_backbone(), {"method": "soft_moa", "moa.reduction": 8.0, **options}, seed=seed)
-    return AudioClassifier(adapted, LABELS, FRONT_END, seed=seed)
+    return AudioModel(adapted, LABELS, FRONT_END, seed=seed)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_head_trains_and_is_seeded() -> None:
     assert not torch.equal(one.head.weight, other.head.weight)
     assert one.head.weight.shape == (3, HIDDEN) and not one.head.bias.any()
     before = torch.get_rng_state()
-    AudioClassifier(one.adapted, LABELS, FRONT_END, seed=3)
+    AudioModel(one.adapted, LABELS, FRONT_END, seed=3)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -116,9 +116,9 @@ def test_what_cannot_be_predicted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[], ["one"], ["a", "a"]])
 def test_labels(labels: list[str]) -> None:
     with pytest.raises(UserError, match="two labels"):
-        AudioClassifier(attach(tiny_backbone(), {}), labels, FRONT_END)
+        AudioModel(attach(tiny_backbone(), {}), labels, FRONT_END)
 
 
 def test_a_front_end_of_another_length() -> None:
     with pytest.raises(UserError, match=r"gives 100 frames of 32 mel bins, .* loaded for 64 of 32"):
-        AudioClassifier(attach(tiny_backbone(), {}), LABELS, AstFrontEnd(mel_bins=MELS, frames=100))
+        AudioModel(attach(tiny_backbone(), {}), LABELS, AstFrontEnd(mel_bins=MELS, frames=100))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl import AudioClassifier, attach
+from petl import AudioModel, attach
 from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd, WhisperFrontEnd
 from tests.petl.models import LABELS, MODELS, TinyModel, trained
 
@@ -26,16 +26,16 @@ def front_end_of(model: TinyModel, **more: Any) -> FrontEnd:
     return kind(mel_bins=shape.mel_bins, frames=shape.max_frames)
 
 
-def _classifier(model: TinyModel, flat: dict[str, Any], **more: Any) -> AudioClassifier:
+def _classifier(model: TinyModel, flat: dict[str, Any], **more: Any) -> AudioModel:
     adapted = attach(model.build(), flat, seed=1)
-    return trained(AudioClassifier(adapted, LABELS, front_end_of(model, **more), seed=1)).eval()
+    return trained(AudioModel(adapted, LABELS, front_end_of(model, **more), seed=1)).eval()
 
 
 def _waves(*samples: int) -> list[np.ndarray]:
     return [np.random.default_rng(i).normal(0, 0.1, count) for i, count in enumerate(samples)]
 
 
-def _logits(model: AudioClassifier, waves: list[np.ndarray]) -> Tensor:
+def _logits(model: AudioModel, waves: list[np.ndarray]) -> Tensor:
     x = model.front_end.collate([model.features(wave) for wave in waves])
     with torch.inference_mode():
         return model(x.values, x.mask)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import ASTFeatureExtractor
 
 import petl
-from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
+from petl import AudioModel, UserError, attach, load_adapter, load_backbone, save_adapter
 from petl.frontend import AstFrontEnd
 from petl.layout import Layout
 from petl.pooling import pooled
@@ -39,10 +39,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("backbone") / "ast")
 
 
-def _classifier(checkpoint: Path, flat: dict[str, Any], positions: Any = "interpolate") -> AudioClassifier:
+def _classifier(checkpoint: Path, flat: dict[str, Any], positions: Any = "interpolate") -> AudioModel:
     backbone = load_backbone(str(checkpoint), frames=FRAMES, positions=positions)
     front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES, mean=-3.25, std=2.5)
-    model = AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)
+    model = AudioModel(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)
     return trained(model).eval()
 
 
@@ -72,7 +72,7 @@ def test_round_trip(case: Case, checkpoint: Path, tmp_path: Path) -> None:
 def test_patch_strides_are_remembered(checkpoint: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(checkpoint), frames=FRAMES, frequency_stride=8, time_stride=6)
     front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
-    model = AudioClassifier(attach(backbone, {"method": "linear"}, seed=1), LABELS, front_end, seed=1).eval()
+    model = AudioModel(attach(backbone, {"method": "linear"}, seed=1), LABELS, front_end, seed=1).eval()
     directory = save_adapter(tmp_path / "a", model)
     assert torch.equal(load_adapter(directory)(inputs(frames=FRAMES)), model(inputs(frames=FRAMES)))
     recorded = json.loads((directory / "petl_config.json").read_text())
@@ -191,7 +191,7 @@ def test_the_snippet_of_the_card_loads_the_same_network(dtype: torch.dtype, chec
     backbone = load_backbone(str(checkpoint), frames=FRAMES, positions="zero", frequency_stride=8, time_stride=6)
     front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
     flat = {"method": "lora", "lora.rank": 2}
-    model = trained(AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
+    model = trained(AudioModel(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
     directory = save_adapter(tmp_path / "a", model)
     snippet = (directory / "README.md").read_text().split("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {"petl": petl}
@@ -212,7 +212,7 @@ def test_other_number_formats(
     backbone = load_backbone(str(checkpoint), frames=FRAMES)
     backbone = backbone if late else backbone.to(dtype)
     front_end = AstFrontEnd(mel_bins=MELS, frames=FRAMES)
-    model = trained(AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
+    model = trained(AudioModel(attach(backbone, flat, seed=1), LABELS, front_end, seed=1)).to(dtype).eval()
     directory = save_adapter(tmp_path / "a", model)
     loaded = load_adapter(directory)
     assert {p.dtype for p in loaded.parameters()} == {dtype}
@@ -323,7 +323,7 @@ def test_a_relative_directory_is_recorded_in_full(
 
 
 def test_the_embedded_backbone(tmp_path: Path) -> None:
-    model = AudioClassifier(
+    model = AudioModel(
         attach(load_backbone(frames=100), {"method": "linear"}, seed=0), LABELS, AstFrontEnd(frames=100), seed=0
     )
     directory = save_adapter(tmp_path / "a", model)

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from petl import AudioClassifier, UserError, attach, load_adapter, load_backbone, save_adapter
+from petl import AudioModel, UserError, attach, load_adapter, load_backbone, save_adapter
 from petl.frontend import FrontEnd, WaveformFrontEnd
 from petl.hub import read_front_end
 from tests.petl.models import LABELS, MODELS, Case, TinyModel, trained
@@ -33,12 +33,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def _classifier(directory: Path, flat: dict[str, Any]) -> AudioClassifier:
+def _classifier(directory: Path, flat: dict[str, Any]) -> AudioModel:
     front_end = FrontEnd.from_preprocessor(read_front_end(str(directory)))
     if front_end.backbone_frames is not None:
         front_end = front_end.with_frames(front_end.frames - 4)  # other than the checkpoint's
     backbone = load_backbone(str(directory), frames=front_end.backbone_frames)
-    model = trained(AudioClassifier(attach(backbone, flat, seed=1), LABELS, front_end, seed=1))
+    model = trained(AudioModel(attach(backbone, flat, seed=1), LABELS, front_end, seed=1))
     with torch.no_grad():  # statistics move as in training
         for tensor in model.stored().values():
             tensor.add_(0.01)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
+from collections.abc import Callable
 from typing import Any
 
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
@@ -141,3 +143,101 @@ def _info(epochs: int, draw: random.Random, hostile: str) -> dict[str, Any]:
         "hardware": "2 CPU cores, 24 GiB, no GPU",
         "confusion": {"labels": [*LABELS[:9], LABELS[9] + hostile], "matrix": matrix},
     }
+
+
+def with_folds(record: SearchRecord, folds: int = 5, *, kind: str = "fold", seed: int = 1) -> SearchRecord:
+    """The same search, every trial of which trained on several folds (or draws): mean, deviation, each one's value."""
+    draw = random.Random(seed)
+    titles = [f"{kind}{n}" for n in range(1, folds + 1)]
+
+    def spread(metrics: dict[str, float]) -> dict[str, float]:
+        found = {}
+        for name, value in metrics.items():
+            if name.startswith("train/"):
+                found[name] = value
+                continue
+            own = [max(0.0, value + draw.gauss(0, 0.02)) for _ in titles]
+            found[name], found[f"{name}_std"] = statistics.fmean(own), statistics.pstdev(own)
+            found |= {f"{name}/{title}": one for title, one in zip(titles, own, strict=True)}
+        return found
+
+    for trial in record.trials:
+        for epoch in trial.epochs:
+            epoch.metrics = spread(epoch.metrics)
+    record.test = spread(record.test)
+    record.info |= {"repeats": titles, "protocol": "mean over " + "; ".join(f"{t} (test on {t})" for t in titles)}
+    record.winner = record.ranked()[0].id
+    return record
+
+
+def fake_task(task: str, **given: Any) -> SearchRecord:
+    """A search on another task than clip classification."""
+    record = fake_record(**given)
+    metrics, mode, facts = _TASKS[task]
+    for trial in record.trials:
+        for epoch in trial.epochs:
+            accuracy = epoch.metrics.pop("val/accuracy")
+            epoch.metrics |= {f"val/{name}": of(accuracy) for name, of in metrics.items()}
+    first = next(iter(metrics))
+    record.objectives[0] = Objective(f"val/{first}", mode)
+    record.winner = record.ranked()[0].id
+    record.test = {f"test/{name}": of(0.74) for name, of in metrics.items()} | {"test/loss": 0.741}
+    del record.info["confusion"]
+    record.info |= {"task": task, **facts}
+    value = record.test[f"test/{first}"]
+    record.info["intervals"] = {first: [0.9 * value, 1.1 * value]}
+    return record
+
+
+_TASKS: dict[str, tuple[dict[str, Callable[[float], float]], str, dict[str, Any]]] = {
+    "speech_recognition": (
+        {"wer": lambda a: 1.5 * (1 - a), "cer": lambda a: 0.5 * (1 - a)},
+        "min",
+        {
+            "dataset": "librispeech",
+            "target": "transcript",
+            "classes": 31,
+            "labels_are": "symbols",
+            "dropped": [
+                {
+                    "file": f"84/121123/84-121123-{n:04d}.flac",
+                    "reason": f"its target needs {90 + n} tokens, its 1.50 s give 74",
+                }
+                for n in range(5)
+            ],
+        },
+    ),
+    "verification": (
+        {"eer": lambda a: 0.5 * (1 - a), "min_dcf": lambda a: 1.6 * (1 - a)},
+        "min",
+        {
+            "dataset": "vctk",
+            "target": "verification",
+            "classes": 70,
+            "labels_are": "speakers",
+            "tables": ["trials"],
+            "trials": {"speakers": 20, "clips": 120, "same": 600, "different": 600, "from": "drawn"},
+        },
+    ),
+    "tagging": (
+        {"map": lambda a: a - 0.2, "mauc": lambda a: 0.2 + a, "d_prime": lambda a: 3 * a},
+        "max",
+        {
+            "dataset": "openmic",
+            "target": "relevance",
+            "classes": 10,
+            "labels_are": "tags",
+            "tables": ["per_class"],
+            "per_class": [
+                {
+                    "label": label,
+                    "positives": 40 + 7 * n,
+                    "negatives": 80 - 7 * n,
+                    "average_precision": None if n == 4 else 0.9 - 0.05 * n,
+                    "auc": None if n == 4 else 0.97 - 0.03 * n,
+                }
+                for n, label in enumerate(LABELS)
+            ],
+        },
+    ),
+}

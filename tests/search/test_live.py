@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.live import LineView, LiveView, View, make_view
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
-from search.screen import MAX_LINES, curve, number
+from search.screen import MAX_LINES, curve, data_text, number
 from search.standing import Standing
 
 ACCURACY = Objective("val/accuracy", "max")
@@ -39,8 +39,8 @@ def console(width: int, terminal: bool = False, height: int = 40) -> Console:
 
 
 def search() -> SearchRecord:
-    data = {"classes": 10, "splits": {"train": {"clips": 240}, "val": {"clips": 80}, "test": {"clips": 80}}}
-    info = {"backbone": "embedded", "dataset": "embedded", "epochs": 27, "data": data}
+    info = {"backbone": "embedded", "dataset": "embedded", "epochs": 27, "data": None, "classes": 10}
+    info |= {"splits": {"train": 240, "val": 80, "test": 80}, "labels_are": "classes"}
     return SearchRecord("moa", "runs/moa", [ACCURACY, Objective("trainable_params", "min")], info)
 
 
@@ -215,7 +215,7 @@ def test_nothing_a_view_meets_reaches_the_search(kind: type[LiveView] | type[Lin
     out = console(80, terminal=kind is LiveView)
     view, record = kind(out), search()
     record.objectives = []
-    record.info = {"epochs": "many", "data": {"splits": {"train": None}}}
+    record.info = {"epochs": "many", "splits": {"train": None}, "repeats": 5}
     view.start(record, 0, 0.0)
     t = trial(1)
     t.params = {"odd": object()}
@@ -265,3 +265,49 @@ def test_resumed_search_counts_earlier_trials() -> None:
     standing = Standing()
     standing.start(record, 4, None)
     assert standing.counts()["running"] == 0 and standing.ended == 1 and standing.best is earlier
+
+
+def test_errors_are_best_when_they_are_low() -> None:
+    out = console(140)
+    view, record = LineView(out), search()
+    record.objectives = [Objective("val/wer", "min")]
+    view.start(record, 3, None)
+    for n, errors in enumerate(([1.31, 0.42, 0.47], [0.9, 0.45], [0.8, 0.4123])):
+        t = trial(n, status=Status.COMPLETE)
+        view.trial_started(t)
+        for e, error in enumerate(errors, start=1):
+            view.epoch(t, EpochRecord(e, {"val/wer": error}, 1.0))
+        view.trial_ended(t)
+    ended = [line.split(" complete, ")[1] for line in out.export_text().splitlines() if " complete, " in line]
+    assert ended == [
+        "val/wer 42.0 % at epoch 2, 3 epochs, best so far [1/3]",
+        "val/wer 45.0 % at epoch 2, 2 epochs [2/3]",
+        "val/wer 41.2 % at epoch 2, 2 epochs, best so far [3/3]",
+    ]
+
+
+def test_repeats_are_a_mean_and_its_deviation() -> None:
+    out, record = console(140), search()
+    record.info["repeats"] = ["fold1", "fold2"]
+    live, lines = LiveView(console(140, terminal=True)), LineView(out, verbose=True)
+    t = trial(1)
+    metrics = {"train/loss": 1.0, "val/accuracy": 0.838, "val/accuracy_std": 0.012, "val/accuracy/fold1": 0.85}
+    for view in (live, lines):
+        view.start(record, 2, None)
+        view.trial_started(t)
+        view.epoch(t, EpochRecord(1, metrics, 1.0))
+    assert "best val/accuracy 83.8 % ± 1.2  t0001" in screen(live, 140)
+    t.status = Status.COMPLETE
+    lines.trial_ended(t)
+    text = out.export_text()
+    assert "10 classes, 2 folds" in text and "val/accuracy 83.8 % ± 1.2 at epoch 1" in text
+    assert "fold1" not in text.split("epoch 1:")[1] and "_std" not in text
+    live.stop()
+
+
+def test_the_data_in_a_few_words() -> None:
+    info: dict[str, Any] = {"dataset": "librispeech", "target": "transcript", "classes": 31, "labels_are": "symbols"}
+    info["splits"] = {"train": 2000, "val": 300, "test": 300}
+    assert data_text(info) == "librispeech (transcript), 2,600 clips, 31 symbols"
+    assert data_text({**info, "reads_test": True}) == "librispeech (transcript), 2,300 clips, 31 symbols"
+    assert data_text({}) == ""

@@ -54,7 +54,7 @@ def test_the_plan_of_the_main_space(backbone: str) -> None:
     space = load_space(_MOA, {"backbone": backbone})
     plan = make_plan(space, _GROUPS)
     assert plan.rungs == (3, 9)
-    assert len(plan.data.labels) == 9
+    assert plan.data.output.size == 9
     assert plan.data.clips == {"train": 243, "val": 117, "test": 117}
     linear = next(s for s in plan.sizes if s.method == "linear")
     assert (linear.least, linear.default, linear.most) == (1417, 1417, 1417), "2*128 + 9*128 + 9"
@@ -123,7 +123,7 @@ def test_real_recordings_are_counted_without_decoding(tmp_path: Path, backbone: 
             soundfile.write(data / label / f"{number}.wav", np.zeros(800, dtype=np.float32), 16000)
     space = load_space(_MOA, {"backbone": backbone, "dataset": "folder", "data": str(data)})
     plan = make_plan(space, _GROUPS)
-    assert plan.data.labels == ("<b>", "cat", "dog")
+    assert plan.data.output.labels == ("<b>", "cat", "dog")
     assert sum(plan.data.clips.values()) == 30
     assert next(s for s in plan.sizes if s.method == "linear").least == 2 * 128 + 3 * 129
     assert "3 classes" in _text(space, 200)

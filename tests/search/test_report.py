@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
-from search.report import page, series, summary, write_figures, write_report
+from search.report import page, series, write_figures, write_report
+from search.report.confusion import MOST_CLASSES
 from search.report.importance import MIN_TRIALS, importances
+from search.report.methods import method_rows
 from search.report.pareto import pareto_front
-from tests.search.fake_search import LABELS, fake_record
+from tests.search.fake_search import LABELS, fake_record, fake_task, with_folds
 
 COMMANDS = ["mlflow ui", "petl-search predict runs/moa-demo/best clip.wav", "petl-search train best.yaml"]
 HOSTILE = "</script><b>&\"'<img src=x onerror=alert(1)>{{ 7*7 }}"
 SECTIONS = ["searched", "winner", "methods", "history", "curves", "size", "importances", "leaderboard"]
-SECTIONS += ["confusion", "environment"]
+SECTIONS += ["errors", "environment"]
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -93,7 +95,7 @@ def test_page_says_what_happened():
     parsed = _page(record)
     winner = next(t for t in record.trials if t.id == record.winner)
     for words in (
-        f"{winner.params['method']} is best: 85.8 % val/accuracy, 75.8 % on the test split",
+        f"{winner.params['method']} is best: 85.8 % accuracy on the validation split, 75.8 % on the test split",
         f"{winner.trainable_params:,} trained parameters (8.14 % of the backbone)",
         "5 complete, 18 stopped, 1 failed, 1 rejected",
         "240 train, 120 val, 120 test, 10 classes, 1 skipped",
@@ -108,7 +110,7 @@ def test_page_says_what_happened():
     assert "\n".join(COMMANDS) in parsed.sections["winner"]
     assert "the loss became NaN" in parsed.sections["leaderboard"]
     assert "over the bound of 1,000,000" in parsed.sections["leaderboard"]
-    assert all(label in parsed.sections["confusion"] for label in LABELS)
+    assert all(label in parsed.sections["errors"] for label in LABELS)
     for fact in ("3f2a9c1", "2.11.0", "2 CPU cores", "seed"):
         assert fact in parsed.sections["environment"]
 
@@ -132,7 +134,7 @@ def test_hostile_text_stays_text():
     names = {tag for tag, _ in parsed.tags}
     assert not names & {"img", "b", "iframe", "object"}
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
-    for section in ("searched", "leaderboard", "confusion"):
+    for section in ("searched", "leaderboard", "errors"):
         assert HOSTILE in parsed.sections[section], section
     figures = parsed.scripts[0]
     assert "<" not in figures and "&lt;" not in figures  # "&" is written as \u0026 as well
@@ -198,7 +200,7 @@ def test_every_chart_has_axis_titles():
 
 def test_methods_are_compared_with_the_linear_probe():
     record = fake_record(60)
-    rows = summary.method_rows(record)
+    rows = method_rows(record)
     best = {r.method: r.best or 0.0 for r in rows}
     assert list(best.values()) == sorted(best.values(), reverse=True) and min(best.values()) > 0.1
     gaps = {r.method: r.gap for r in rows}
@@ -222,11 +224,134 @@ def test_lower_is_better():
     parsed = _page(record)
     best = next(t for t in _figures(parsed)["history"]["data"] if t["name"] == "best so far")["y"]
     assert best == sorted(best, reverse=True)
-    rows = summary.method_rows(record)
+    rows = method_rows(record)
     assert [r.best for r in rows] == sorted(r.best or 0.0 for r in rows)
     assert all((r.gap or 0.0) > 0 for r in rows if r.method != "linear")  # better than the probe reads as positive
     front = series.front(record, series.history(record))
     assert [p.value for p in front] == sorted((p.value for p in front), reverse=True)
+
+
+def test_folds_are_means_with_their_deviation_and_a_table_of_each():
+    record = with_folds(fake_record())
+    record.info["intervals"] = {"accuracy": [0.71, 0.803]}
+    parsed = _page(record)
+    winner = next(t for t in record.trials if t.id == record.winner)
+    best = winner.best(record.objectives[0])
+    assert best is not None
+    mean, deviation = (f"{100 * best.metrics[name]:.1f}" for name in ("val/accuracy", "val/accuracy_std"))
+    tested, spread = (f"{100 * record.test[name]:.1f}" for name in ("test/accuracy", "test/accuracy_std"))
+    assert (
+        f"{mean} % ± {deviation} accuracy on the validation split (5 folds), {tested} % ± {spread} on the test split"
+    ) in parsed.text
+    assert "95 % bootstrap 71.0 to 80.3 %" in parsed.text and "95 % interval" not in parsed.text
+    for n in range(1, 6):
+        for name in (f"val/accuracy/fold{n}", f"val/loss/fold{n}"):
+            value = best.metrics[name]
+            assert (f"{100 * value:.1f} %" if "accuracy" in name else f"{value:.4g}") in parsed.sections["winner"]
+    assert f"{mean} % ± {deviation}" in parsed.sections["leaderboard"]
+    assert f"{mean} % ± {deviation}" in parsed.sections["methods"]
+    assert "Values are means over 5 folds, one training each" in parsed.sections["searched"]
+    figures = _figures(parsed)
+    assert set(figures["curves"]) == {"val/accuracy", "val/loss", "train/loss"}  # no curve for every fold
+    texts = [text for t in figures["history"]["data"] if t["mode"] == "markers" for text in t.get("text", [])]
+    assert f"{mean} % ± {deviation} (5 folds)" in "".join(texts)
+
+
+def test_draws_share_their_test_clips_and_so_have_no_interval_over_all():
+    record = with_folds(fake_record(), 3, kind="draw")
+    record.info["intervals"] = {"accuracy": [0.71, 0.803]}
+    parsed = _page(record)
+    assert "bootstrap" not in parsed.text and "(3 draws)" in parsed.text
+    assert "All draws are tested on the same clips." in parsed.sections["searched"]
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "tile"),
+    [
+        ("speech_recognition", "21.3 % word error rate on the validation split, 39.0 % on the", "test word error rate"),
+        ("verification", "7.1 % equal error rate on the validation split, 13.0 % on the", "test equal error rate"),
+        ("tagging", "65.8 % mean average precision on the validation split, 54.0 % on the", "mean average precision"),
+    ],
+)
+def test_tasks_are_told_in_their_own_words(task, said, tile):
+    record = fake_task(task)
+    parsed = _page(record)
+    assert said in parsed.text and tile in parsed.text and "95 % bootstrap" in parsed.text
+    assert f"{record.info['classes']} {record.info['labels_are']}" in parsed.sections["searched"]
+    assert "accuracy" not in parsed.text and "One validation clip" not in parsed.text
+    assert ("errors" in parsed.sections) == (task != "speech_recognition")
+
+
+def test_errors_are_drawn_and_compared_as_errors():
+    record = fake_task("speech_recognition")
+    parsed = _page(record)
+    figures = _figures(parsed)
+    best = next(t for t in figures["history"]["data"] if t["name"] == "best so far")["y"]
+    assert best == sorted(best, reverse=True)
+    front = next(t for t in figures["size"]["data"] if t["name"] == "Pareto front")
+    assert front["x"] == sorted(front["x"]) and front["y"] == sorted(front["y"], reverse=True)
+    for figure in (figures["history"], figures["size"], figures["curves"]["val/wer"]):
+        assert figure["layout"]["yaxis"]["title"]["text"] == "val/wer (lower is better)"
+        assert "%" in figure["layout"]["yaxis"]["tickformat"]
+    assert "lower" not in figures["curves"]["train/loss"]["layout"]["yaxis"]["title"]["text"]
+    rows = method_rows(record)
+    worst = max(r.best for r in rows if r.best is not None)
+    assert [r.bar for r in rows] == [pytest.approx((r.best or 0) / worst) for r in rows]  # from zero: shorter is better
+    probe = next(r for r in rows if r.method == "linear")
+    assert probe.best is not None and rows[0].best is not None
+    assert f"{100 * (probe.best - rows[0].best):.1f} points below" in parsed.sections["methods"]
+    assert "shorter is better" in parsed.sections["methods"]
+
+
+def test_what_was_not_learned_from_is_said_and_listed():
+    record = fake_task("speech_recognition")
+    record.info["left_out"] = ["3 clips of 'unknown' are not used"]
+    text = _page(record).sections["searched"]
+    assert "5 training clips were not learned from. 84/121123/84-121123-0000.flac: its target needs 90 tokens" in text
+    assert "and 3 more (list below)" in text and "84/121123/84-121123-0004.flac" in text
+    assert "3 clips of 'unknown' are not used" in text
+
+
+def test_a_protocol_that_reads_the_test_is_a_caution():
+    record = fake_record()
+    record.info |= {"reads_test": True, "protocol": "aat: test on fold 1, and epochs chosen on the same clips"}
+    parsed = _page(record)
+    assert "on the test split, whose clips also chose the epochs" in parsed.text
+    assert "epochs were chosen on clips that the test counts" in parsed.sections["searched"]
+    assert "aat: test on fold 1" in parsed.sections["searched"]
+    assert "the test value is not" not in parsed.text and "evaluated once" not in parsed.text
+
+
+def test_few_validation_clips_are_a_caution():
+    record = fake_task("verification")
+    record.info["splits"]["val"] = 30
+    assert "chosen on 30 validation clips only" in _page(record).sections["searched"]
+
+
+def test_many_classes_have_their_confusions_listed_instead_of_drawn():
+    record = fake_record()
+    count = MOST_CLASSES + 1
+    matrix = [[5 if i == j else 0 for j in range(count)] for i in range(count)]
+    matrix[7][9] = 4
+    record.info["confusion"] = {"labels": [f"word {i}" for i in range(count)], "matrix": matrix}
+    parsed = _page(record)
+    assert _figures(parsed)["confusion"] is None
+    assert "Most often confused" in parsed.sections["errors"]
+    squeezed = " ".join(parsed.sections["errors"].split())
+    assert "word 7word 9444.4 %" in squeezed  # 4 of 9 clips
+    first = squeezed[squeezed.index("Class by class") :]
+    assert first.index("word 7") < first.index("word 0")
+
+
+def test_tables_of_tasks_are_shown_and_not_listed_as_environment():
+    record = fake_task("verification")
+    record.info |= {"tables": ["trials", "odd"], "odd": [{"x_y": 0.5, "who": "<b>"}, {"x_y": None, "who": "z"}]}
+    parsed = _page(record)
+    assert "What was compared" in parsed.sections["errors"] and "drawn" in parsed.sections["errors"]
+    assert "<b>" in parsed.sections["errors"] and "x y" in parsed.sections["errors"]
+    assert "trials" not in parsed.sections["environment"] and "odd" not in parsed.sections["environment"]
+    numbers = [a["data-value"] for t, a in parsed.tags if t == "td" and "data-value" in a]
+    assert "0.5" in numbers
 
 
 def test_importances_in_groups_that_share_their_parameters():
@@ -334,7 +459,24 @@ def _fixed_method() -> SearchRecord:
     return record
 
 
+def _malformed() -> SearchRecord:
+    record = with_folds(fake_record(12))
+    record.info |= {"repeats": ["fold1", "fold9"], "intervals": {"accuracy": [None, math.nan], "loss": 3}, "splits": {}}
+    record.info |= {"tables": ["a", "per_class", "missing"], "a": 3, "per_class": [{"label": "x"}, {"clips": math.nan}]}
+    record.info |= {
+        "dropped": "three",
+        "reads_test": True,
+        "classes": None,
+        "protocol": None,
+        "confusion": {"labels": ""},
+    }
+    return record
+
+
 ODD = {
+    "malformed tables": _malformed,
+    "folds of errors": lambda: with_folds(fake_task("speech_recognition")),
+    "tags without a score": lambda: fake_task("tagging", trials=3),
     "nothing": _empty,
     "one trial": lambda: _only(fake_record(1), 1),
     "one epoch": lambda: fake_record(10, epochs=1),
@@ -371,7 +513,7 @@ def test_odd_headlines():
 
 
 def test_pictures(tmp_path):
-    record = fake_record(hostile="$x_{$ _a")
+    record = fake_task("speech_recognition", hostile="$x_{$ _a")
     files = write_figures(record, tmp_path / "new" / "folder")
     assert [f.name for f in files] == ["history.png", "curves.png", "pareto.png"]
     assert all(f.stat().st_size > 5_000 for f in files)

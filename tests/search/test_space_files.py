@@ -15,6 +15,7 @@ from petl.hub import read_config
 from search.sizes import method_sizes
 from search.space import (
     SchedulerOptions,
+    Space,
     dump,
     duration_text,
     load_space,
@@ -27,11 +28,23 @@ _ROOT = Path(__file__).parents[2]
 _EMBEDDED = BackboneShape.from_config(read_config("embedded"))
 _ANY_FAMILY = ["sure", "moa", "adapter", "lora", "prompt", "prefix", "all", "experts_slots", "budget"]
 _FILES = sorted((_ROOT / "spaces").glob("*.yaml"))
+_SPEECH = ("emotion", "speaker", "intent", "speech_recognition")
+_NEED_DATA = ("environmental_sound", "keyword_spotting", "tagging", *_SPEECH)
+"""Spaces about published data sets, which somebody has to have."""
+_BASE = BackboneShape.from_config({"model_type": "wav2vec2"})
+
+
+def _load(file: Path) -> Space:
+    return load_space(file, {"data": "somewhere"} if file.stem in _NEED_DATA else {})
+
+
+def _shape(file: Path) -> BackboneShape:
+    return _BASE if file.stem in _SPEECH else _EMBEDDED
 
 
 @pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)
 def test_every_space_file_is_sound(file: Path) -> None:
-    space = load_space(file)
+    space = _load(file)
     assert space.name == file.stem
     assert space.notes == ()
     assert parse_space(dump(space)) == space
@@ -39,14 +52,14 @@ def test_every_space_file_is_sound(file: Path) -> None:
     for partial in space.enqueue:
         space.trial_config(space.complete(partial))
     for branch in space.branches():
-        assert trainable_parameters(space.trial_config(branch).method, _EMBEDDED, 9) > 0
-    assert {size.method for size in method_sizes(space, _EMBEDDED, 9)} == set(space.methods())
+        assert trainable_parameters(space.trial_config(branch).method, _shape(file), 9) > 0
+    assert {size.method for size in method_sizes(space, _shape(file), 9)} == set(space.methods())
 
 
-@pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [f for f in _FILES if f.stem not in _SPEECH], ids=lambda file: file.stem)
 def test_what_is_tried_first_can_be_built(file: Path) -> None:
     """On the embedded backbone, and as large as the plan says."""
-    space = load_space(file)
+    space = _load(file)
     backbone = petl.load_backbone("embedded")
     seen = []
     for partial in space.enqueue:

@@ -20,6 +20,7 @@ from petl.errors import UserError
 from search.mlflow_address import shown, sqlite_path
 from search.mlflow_store import Dataset, MlflowStore
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
+from search.result_tables import write_tables
 from search.tracking import SPOOL, Tracker, check, default_uri, deliver_spool, resolve_uri, ui_command
 
 DATA = Dataset("esc50", "d" * 64, "/data/esc10", profile={"clips": 400, "classes": 10})
@@ -295,6 +296,48 @@ def test_an_exit_without_close_still_ends_the_runs(uri: str, tmp_path: Path) -> 
     assert parent.info.status == "FAILED" and children["t0000"].info.status == "KILLED"
 
 
+def test_repeats_and_tables_of_the_evaluation(uri: str, tmp_path: Path) -> None:
+    record = make_record(tmp_path)
+    record.objectives = [Objective("val/wer", "min")]
+    record.info |= {
+        "task": "speech_recognition",
+        "target": "transcript",
+        "protocol": "given splits",
+        "reads_test": False,
+    }
+    record.info |= {
+        "repeats": ["fold1", "fold3-draw2"],
+        "confusion": {"labels": ["a", "b"], "matrix": [[3, 1], [0, 2]]},
+    }
+    tracker = Tracker(uri, "moa")
+    tracker.start(record)
+    trial = make_trial(record)
+    tracker.trial_started(trial)
+    for number, (one, other) in enumerate([(1.2, 1.4), (0.2, 0.4), (0.5, 0.5)], start=1):
+        metrics = {"val/wer": (one + other) / 2, "val/wer_std": abs(one - other) / 2}
+        metrics |= {"val/wer/fold1": one, "val/wer/fold3-draw2": other}
+        trial.epochs.append(EpochRecord(number, metrics, 1.0))
+        tracker.epoch(trial, trial.epochs[-1])
+    end(tracker, trial)
+    record.winner, record.test = trial.id, {"test/wer": 0.35, "test/wer_std": 0.1, "test/wer/fold1": 0.25}
+    tracker.finish(record, [(path, "tables") for path in write_tables(record, tmp_path / "run" / "tables")])
+    tracker.close()
+    (parent,), children = runs(uri)
+    run = children["t0000"]
+    assert steps(uri, run, "val/wer/fold3-draw2") == steps(uri, run, "val/wer") == [1, 2, 3]
+    assert run.data.metrics["val/best_wer"] == pytest.approx(0.3)
+    assert run.data.metrics["val/best_wer_std"] == pytest.approx(0.1)
+    assert steps(uri, run, "val/best_wer") == [2]
+    assert parent.data.metrics.items() >= {"test/wer": 0.35, "test/wer_std": 0.1, "test/wer/fold1": 0.25}.items()
+    told = {"petl.task": "speech_recognition", "petl.target": "transcript", "petl.protocol": "given splits"}
+    told |= {"petl.reads_test": "false", "petl.repeats": "fold1, fold3-draw2"}
+    assert parent.data.tags.items() >= told.items() and run.data.tags.items() >= told.items()
+    listed = [f.path for f in client(uri).list_artifacts(parent.info.run_id, "tables")]
+    assert listed == ["tables/confusion.csv", "tables/repeats.csv"]
+    text = Path(client(uri).download_artifacts(parent.info.run_id, "tables/confusion.csv")).read_text().splitlines()
+    assert text == ["true \\ predicted,a,b", "a,3,1", "b,0,2"]
+
+
 def test_more_than_one_call_holds(uri: str, tmp_path: Path) -> None:
     record = make_record(tmp_path)
     tracker = Tracker(uri, "moa")
@@ -365,6 +408,11 @@ def test_a_store_that_is_away_at_the_end_leaves_a_spool(uri: str, tmp_path: Path
     assert len((tmp_path / "run" / SPOOL).read_text().splitlines()) == 1 + 2 + 1 + 3 + 2
     time.sleep(0.1)
     taken.close()
+    # What the tracker was in the middle of is carried out now. After a search its process has ended; here it has not,
+    # and two that make the same run at the same moment would make two.
+    assert tracker._thread is not None
+    tracker._thread.join(30)
+    assert not tracker._thread.is_alive()
 
     assert deliver_spool(tmp_path / "run") == 8 and deliver_spool(tmp_path / "run") == 0
     (parent,), children = runs(uri)

@@ -37,8 +37,8 @@ _STABLE: dict[str, Any] = {"do_stable_layer_norm": True, "feat_extract_norm": "l
 KINDS = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "whisper")
 
 
-def save(kind: str, directory: Path) -> Path:
-    """Write the checkpoint directory of a tiny model of this kind."""
+def save(kind: str, directory: Path, **sizes: int) -> Path:
+    """Write the checkpoint directory of a tiny model of this kind; `sizes` are of models that read waveforms."""
     torch.manual_seed(0)
     model: Any
     if kind == "whisper":
@@ -71,7 +71,7 @@ def save(kind: str, directory: Path) -> Path:
         config_class, model_class = classes[kind.partition("-")[0]]
         # transformers' WavLM lacks a setting that masking features needs.
         features = {} if kind == "wavlm" else {"mask_feature_prob": 0.1, "mask_feature_length": 2}
-        model = model_class(config_class(**_WAVE, **features, **(_STABLE if stable else {})))
+        model = model_class(config_class(**{**_WAVE, **sizes}, **features, **(_STABLE if stable else {})))
         extractor = Wav2Vec2FeatureExtractor(return_attention_mask=stable)
     model.save_pretrained(directory)
     extractor.save_pretrained(directory)

@@ -17,13 +17,13 @@ import torch
 
 import petl
 from petl.errors import ConfigError, UserError
-from petl.model import AudioClassifier
+from petl.model import AudioModel
 from tests.trainables import checkpoints
-from trainables import metrics
 from trainables.checkpoints import CheckpointStore
 from trainables.config import TrialConfig
 from trainables.data import AudioData
-from trainables.loop import Report, predict_split, train
+from trainables.evaluation import answers_on
+from trainables.loop import Report, train
 from trainables.session import Session
 
 MONITOR = ("val/accuracy", "max")
@@ -68,10 +68,14 @@ def _session() -> Session:
     return Session(None, torch.device("cpu"), None, MONITOR)
 
 
-def _run(
-    config: TrialConfig, epochs: int | None = None, **more: Any
-) -> tuple[list[Report], AudioClassifier, AudioData]:
-    model, data = _session().build(config)
+def _built(config: TrialConfig) -> tuple[AudioModel, AudioData]:
+    session = _session()
+    data = session.data(config)[0]
+    return session.build(config, data), data
+
+
+def _run(config: TrialConfig, epochs: int | None = None, **more: Any) -> tuple[list[Report], AudioModel, AudioData]:
+    model, data = _built(config)
     return list(islice(train(config, model, data, **more), epochs)), model, data
 
 
@@ -86,7 +90,7 @@ def test_a_trial_from_files_to_an_adapter_that_predicts(
     config = _config(backbones[kind], uneven)
     reports, model, data = _run(config)
     assert [report.epoch for report in reports] == [1, 2]
-    logits_BC, _ = predict_split(config, model, data, "test")
+    logits_BC = torch.stack(answers_on(config, model, data, "test").kept)
     loaded = petl.load_adapter(petl.save_adapter(tmp_path / "best", model))
     assert loaded.front_end == data.front_end
     found = loaded.predict_many(data.paths("test"), batch_size=2)
@@ -142,10 +146,10 @@ def test_frozen_backbones_leave_numpys_generator_alone(backbones: dict[str, Path
 @pytest.mark.parametrize("kind", ["wav2vec2", "wavlm"])
 def test_validation_does_not_depend_on_the_batches(kind: str, backbones: dict[str, Path], uneven: Path) -> None:
     config = _config(backbones[kind], uneven)
-    model, data = _session().build(config)
-    one = predict_split(config, model, data, "train")[0]
+    model, data = _built(config)
+    one = torch.stack(answers_on(config, model, data, "train").kept)
     single = config.train.model_copy(update={"eval_batch_size": 1})
-    alone = predict_split(config.model_copy(update={"train": single}), model, data, "train")[0]
+    alone = torch.stack(answers_on(config.model_copy(update={"train": single}), model, data, "train").kept)
     torch.testing.assert_close(one, alone, atol=1e-5, rtol=1e-4)
 
 
@@ -159,24 +163,24 @@ def test_a_session_serves_backbones_of_different_kinds(
         answer = session.epoch(kind, flat, fresh=True)
         assert answer["done"] and np.isfinite(answer["train/loss"])
         found = session.evaluate(kind, flat, "test")
-        assert sum(map(sum, found["confusion"]["matrix"])) == 4
+        assert sum(map(sum, found["tables"]["confusion"]["matrix"])) == 4
 
 
 def test_patch_strides_of_an_ast(tiny_ast: Path, backbones: dict[str, Path], uneven: Path) -> None:
-    plain, data = _session().build(_config(tiny_ast, uneven))
-    closer, _ = _session().build(_config(tiny_ast, uneven, frequency_stride=8, time_stride=8))
+    plain, data = _built(_config(tiny_ast, uneven))
+    closer, _ = _built(_config(tiny_ast, uneven, frequency_stride=8, time_stride=8))
     x = data.batch("train", [0])
     plain(x.values)
     rows, columns = plain.adapted.layout.grid
     closer(x.values)
     assert closer.adapted.layout.grid[0] == 2 * rows - 1 and closer.adapted.layout.grid[1] > columns
     with pytest.raises(UserError, match="frequency_stride is for spectrogram patches"):
-        _session().build(_config(backbones["wavlm"], uneven, frequency_stride=8))
+        _built(_config(backbones["wavlm"], uneven, frequency_stride=8))
 
 
 def test_masks_on_waveforms_are_refused(backbones: dict[str, Path], uneven: Path) -> None:
     with pytest.raises(ConfigError, match=r"aug\.time_mask is 8, but the backbone reads waveforms"):
-        _session().build(_config(backbones["hubert"], uneven, **{"aug.time_mask": 8}))
+        _built(_config(backbones["hubert"], uneven, **{"aug.time_mask": 8}))
 
 
 def test_bfloat16_trains_too(backbones: dict[str, Path], uneven: Path) -> None:
@@ -188,8 +192,7 @@ def test_bfloat16_trains_too(backbones: dict[str, Path], uneven: Path) -> None:
 def test_metrics_of_a_split_are_finite(backbones: dict[str, Path], uneven: Path) -> None:
     config = _config(backbones["hubert"], uneven, **{"pooling": "stats", "head.kind": "projector", "head.width": 8})
     reports, model, data = _run(config)
-    logits_BC, y_B = predict_split(config, model, data, "val")
-    again = {f"val/{k}": v for k, v in metrics.classification(logits_BC, y_B).items()}
+    again = {f"val/{k}": v for k, v in answers_on(config, model, data, "val").metrics().items()}
     assert again.items() <= reports[-1].metrics.items()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import torch
 import petl
 from petl.frontend import FrontEnd
 from petl.hub import read_front_end
-from petl.model import AudioClassifier
-from trainables import batches, metrics
+from petl.model import AudioModel
+from trainables import batches
 from trainables.config import TrialConfig
 from trainables.data import AudioData, open_data
-from trainables.loop import Diverged, Report, build_optimizer, learning_rate_factor, predict_split, train
+from trainables.evaluation import answers_on
+from trainables.loop import Diverged, Report, train
 
 
 def _config(tiny_ast: Path, tones: Path, **more: Any) -> TrialConfig:
@@ -36,14 +36,14 @@ def _config(tiny_ast: Path, tones: Path, **more: Any) -> TrialConfig:
     return TrialConfig.from_flat({**flat, **more})
 
 
-def _setup(config: TrialConfig) -> tuple[AudioClassifier, AudioData]:
+def _setup(config: TrialConfig) -> tuple[AudioModel, AudioData]:
     data = open_data(config.data, FrontEnd.from_preprocessor(read_front_end(config.backbone)))
     backbone = petl.load_backbone(config.backbone, frames=data.front_end.frames)
     adapted = petl.attach(backbone, config.method, seed=config.seed)
-    return AudioClassifier(adapted, data.labels, data.front_end, seed=config.seed), data
+    return AudioModel(adapted, data.labels, data.front_end, seed=config.seed), data
 
 
-def _run(config: TrialConfig, epochs: int | None = None, **more: Any) -> tuple[list[Report], AudioClassifier]:
+def _run(config: TrialConfig, epochs: int | None = None, **more: Any) -> tuple[list[Report], AudioModel]:
     model, data = _setup(config)
     reports = []
     for report in train(config, model, data, **more):
@@ -64,8 +64,7 @@ def test_it_learns_to_tell_tones_apart(tiny_ast: Path, tones: Path) -> None:
     assert reports[-1].metrics["train/loss"] < reports[0].metrics["train/loss"] / 2
     assert max(r.metrics["val/accuracy"] for r in reports) >= 0.9
     _, data = _setup(config)
-    logits, targets = predict_split(config, model, data, "val")
-    again = metrics.classification(logits, targets)
+    again = answers_on(config, model, data, "val").metrics()
     assert {f"val/{k}": v for k, v in again.items()}.items() <= reports[-1].metrics.items()
 
 
@@ -119,32 +118,6 @@ def test_the_best_epoch_is_marked_and_is_the_first_of_equals(tiny_ast: Path, ton
 def test_divergence_is_said(tiny_ast: Path, tones: Path) -> None:
     with pytest.raises(Diverged, match=r"(in|after) epoch [12]"):
         _run(_config(tiny_ast, tones, **{"optim.lr": 1e30}))
-
-
-def test_vectors_are_not_decayed_and_the_head_has_its_own_rate(tiny_ast: Path, tones: Path) -> None:
-    config = _config(tiny_ast, tones, **{"optim.head_lr": 1e-2, "optim.lr": 1e-3})
-    model, _ = _setup(config)
-    optimizer = build_optimizer(config, model.trainable())
-    names = {id(p): n for n, p in model.trainable().items()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            head = names[id(parameter)].startswith("head.")
-            assert group["lr"] == (1e-2 if head else 1e-3)
-            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
-    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
-
-
-def test_the_learning_rate_follows_its_schedule(tiny_ast: Path, tones: Path) -> None:
-    cosine = _config(tiny_ast, tones, epochs=10, **{"schedule.warmup_epochs": 2.0})
-    factors = [learning_rate_factor(cosine, step, 5) for step in range(50)]
-    assert factors[:3] == [0.1, 0.2, pytest.approx(0.3)]
-    assert max(factors) == factors[9] == factors[10] == 1.0
-    assert factors[30] == pytest.approx(0.5) and factors[49] < 0.01
-    assert all(a >= b for a, b in pairwise(factors[10:]))
-    linear = _config(tiny_ast, tones, epochs=10, **{"schedule.name": "linear"})
-    assert learning_rate_factor(linear, 25, 5) == 0.5
-    constant = _config(tiny_ast, tones, epochs=10, **{"schedule.name": "constant"})
-    assert learning_rate_factor(constant, 49, 5) == 1.0
 
 
 def test_bfloat16_trains_too(tiny_ast: Path, tones: Path) -> None:

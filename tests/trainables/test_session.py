@@ -71,7 +71,7 @@ def test_evaluating_uses_the_best_epoch(session: Session, flat: dict[str, Any]) 
     reports = [session.epoch("a", flat, fresh=n == 0) for n in range(3)]
     found = session.evaluate("a", flat, "val")
     assert found["metrics"]["accuracy"] == max(r["val/accuracy"] for r in reports)
-    assert sum(map(sum, found["confusion"]["matrix"])) == 12
+    assert sum(map(sum, found["tables"]["confusion"]["matrix"])) == 12
 
 
 def test_a_diverging_trial_says_so_and_leaves_the_backbone_usable(session: Session, flat: dict[str, Any]) -> None:
@@ -84,13 +84,13 @@ def test_a_diverging_trial_says_so_and_leaves_the_backbone_usable(session: Sessi
 def test_an_error_while_building_leaves_the_backbone_usable(
     session: Session, flat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from petl.model import AudioClassifier
+    from petl.model import AudioModel
 
-    def no_room(self: AudioClassifier, *_: Any) -> AudioClassifier:
+    def no_room(self: AudioModel, *_: Any) -> AudioModel:
         raise torch.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(AudioClassifier, "to", no_room)
+        patch.setattr(AudioModel, "to", no_room)
         with pytest.raises(torch.OutOfMemoryError):
             session.epoch("big", flat, fresh=True)
     assert session.epoch("small", flat, fresh=True)["epoch"] == 1

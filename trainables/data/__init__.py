@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainables.data.audio_data import AudioData, open_data
+    from trainables.data.audio_data import AudioData, open_data, open_repeats
     from trainables.data.clips import SPLITS, BadFile, BadFiles, Clip
-    from trainables.data.formats import FORMATS, Format, LayoutError, datasets
+    from trainables.data.datasets import Dataset, LayoutError, Problems, dataset
     from trainables.data.places import CacheError, default_cache_root
     from trainables.data.planning import DataPlan, plan
     from trainables.data.splits import SplitError, Splits, split_clips
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 _LAZY = {
     "AudioData": "audio_data",
     "open_data": "audio_data",
+    "open_repeats": "audio_data",
     "SPLITS": "clips",
     "BadFile": "clips",
     "BadFiles": "clips",
     "Clip": "clips",
-    "FORMATS": "formats",
-    "Format": "formats",
-    "LayoutError": "formats",
-    "datasets": "formats",
+    "Dataset": "datasets",
+    "LayoutError": "datasets",
+    "Problems": "datasets",
+    "dataset": "datasets",
     "CacheError": "places",
     "default_cache_root": "places",
     "DataPlan": "planning",
@@ -38,7 +39,6 @@ _LAZY = {
 }
 
 __all__ = [
-    "FORMATS",
     "SPLITS",
     "AudioData",
     "BadFile",
@@ -46,13 +46,15 @@ __all__ = [
     "CacheError",
     "Clip",
     "DataPlan",
-    "Format",
+    "Dataset",
     "LayoutError",
+    "Problems",
     "SplitError",
     "Splits",
-    "datasets",
+    "dataset",
     "default_cache_root",
     "open_data",
+    "open_repeats",
     "plan",
     "split_clips",
 ]

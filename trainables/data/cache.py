@@ -1,83 +1,91 @@
-"""The feature cache: computed once per data set and front end, then shared by all processes of a machine.
+"""The feature cache: computed once per front end and list of clips, then shared by all processes of a machine.
 
-`<cache root>/features/<data digest>-<front-end digest>/` holds `features.arrow` (see `arrow_file`) and
-`index.json` (facts per clip, bad files). The folder appears under its name by one rename after everything
-in it has reached the disk, so that a half-written cache is never taken for a whole one; a lock lets searches
-that start together build it once.
+`<cache root>/features/<features digest>-<front-end digest>/` holds shards (see `arrow_file`), each the rows of a run
+of clips, and `index.arrow` (see `cache_index`), which is written last: a folder without one is not a cache yet, but
+the next build goes on from the shards in it (see `cache_build`). A lock lets searches that start together build once.
+
+The features digest covers what features depend on and nothing else: the bytes of the files, which part of each is a
+clip, and the order of the clips. Labels, splits and names are not in it, so two targets of a data set (emotion,
+speaker) share one folder. Other lists of the same files (a subset, a folder with a few new files) have a folder of
+their own, for which rows that exist are copied instead of computed (see `cache_reuse`).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petl.frontend import FrontEnd
-from trainables.data.arrow_file import ArrowFeatures, BrokenFile, write
+from trainables.data.arrow_file import BrokenFile, RowFiles, check_whole
+from trainables.data.cache_build import Progress, build, rows_done, rows_of
+from trainables.data.cache_index import INDEX, VERSION, ClipFacts, Facts, Index
 from trainables.data.clips import BadFile, Clip
-from trainables.data.features import MAX_FRAMES, Row, extract_all, seconds_of
-from trainables.data.places import check_room, make_folder, no_room
+from trainables.data.cores import granted_cores
+from trainables.data.places import make_folder
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor
 
-Progress = Callable[[int, int], None]
+__all__ = ["ClipFacts", "Facts", "FeatureCache", "Progress", "granted_cores", "open_cache"]
 
-_VERSION = 1
-_FEATURES, _INDEX = "features.arrow", "index.json"
-
-
-@dataclass(frozen=True)
-class ClipFacts:
-    """What is known about the stored features of one clip (see `features.Row`)."""
-
-    frames: int
-    seconds: float
-    total: float
-    squares: float
-    silent: bool
-    scale: float = 1.0
+_GLANCE = 0.5  # seconds between looks at what the process that builds has got done
 
 
 class FeatureCache:
-    """A whole cache, opened. Row numbers are positions in the list of clips it was built from."""
+    """A whole cache, opened. Row numbers are positions in the list of clips it was built from.
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            index = json.loads((folder / _INDEX).read_text())
-            if index["version"] != _VERSION:
-                raise BrokenFile(f"version {index['version']}")
-            if (folder / _FEATURES).stat().st_size != index["bytes"]:
-                raise BrokenFile("features.arrow has another size than was written")
-            self.facts = [ClipFacts(*entry) for entry in index["clips"]]
-            self.bad: dict[int, BadFile] = {int(row): BadFile(*entry) for row, entry in index["bad"].items()}
-            made = index["front_end"]
-            self._whole_numbers = made.get("storage", "float16") == "int16"
-            self.features = ArrowFeatures(folder / _FEATURES, made["mel_bins"], made.get("storage", "float16"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BrokenFile(str(error)) from None
-        if len(self.features) != len(self.facts):
-            raise BrokenFile("features.arrow and index.json hold different numbers of clips")
+    `facts[row]` is what is known about a clip (`facts.frames`, `facts.seconds`, … are NumPy columns of all of them),
+    `bad` what cannot be used and why. Raises `BrokenFile`.
+    """
+
+    def __init__(self, folder: Path, clips: Sequence[Clip], front_end: FrontEnd) -> None:
+        index = Index(folder / INDEX)
+        if index.notes.get("version") != VERSION or index.notes.get("front_end") != rows_of(front_end):
+            raise BrokenFile("the index is of another version or front end")
+        self.width = front_end.width
+        self._whole_numbers = front_end.storage == "int16"
+        self.facts = index.facts
+        if len(self.facts) != len(clips) or (self.facts.length % self.width).any():
+            raise BrokenFile("the index does not fit the clips")
+        for name, size in index.shards:
+            check_whole(folder / name, size)
+        self.bad = {row: BadFile(clips[row].title, *found) for row, found in index.bad().items()}
         self.folder = folder
+        self._files = RowFiles([folder / name for name, _ in index.shards], front_end.storage)
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def stored(self, row: int, most: int | None = None) -> Tensor:
+        """Features (T, M) of a clip as they are kept, its first `most` rows if given; a copy."""
+        facts = self.facts
+        length = int(facts.length[row])
+        if most is not None:
+            length = min(length, most * self.width)
+        return self._files.read(int(facts.shard[row]), int(facts.offset[row]), length).view(-1, self.width)
 
     def row(self, row: int, most: int | None = None) -> Tensor:
-        """What the front end extracted of a clip (T, M), its first `most` rows if given; not to be written."""
-        stored_TM = self.features.row(row, most)
-        return stored_TM.float().mul_(self.facts[row].scale) if self._whole_numbers else stored_TM
+        """What the front end extracted of a clip (T, M), its first `most` rows if given; a copy.
+
+        Raises `CacheError` when the files of the cache were removed or damaged after it was opened.
+        """
+        stored_TM = self.stored(row, most)
+        return stored_TM.float().mul_(float(self.facts.scale[row])) if self._whole_numbers else stored_TM
 
     def mean_std(self, rows: Sequence[int]) -> tuple[float, float]:
         """Mean and deviation of all stored (unpadded) rows of these clips; (0, 0) when there are none."""
-        count = sum(self.features.rows(row) for row in rows) * self.features.width
+        import numpy as np
+
+        chosen = np.asarray(rows, np.int64)
+        count = int(self.facts.length[chosen].sum())
         if not count:
             return 0.0, 0.0
         # fsum is exact, so the order of the rows cannot show in the last digit.
-        mean = math.fsum(self.facts[row].total for row in rows) / count
-        variance = math.fsum(self.facts[row].squares for row in rows) / count - mean**2
+        mean = math.fsum(self.facts.total[chosen]) / count
+        variance = math.fsum(self.facts.squares[chosen]) / count - mean**2
         return mean, math.sqrt(max(variance, 0.0))
 
 
@@ -87,120 +95,58 @@ def open_cache(
     front_end: FrontEnd,
     cache_root: Path,
     *,
+    contents: Sequence[str] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> FeatureCache:
-    """Open the cache of these clips; build it first when there is none or it is damaged.
+    """Open the cache of these clips; build it first, or what is missing of it, when it is not whole.
 
-    `workers` threads decode (default: every core this process may use); `progress(done, total)` is called
-    after every clip of a build. Raises `CacheError` when there is no room or no right to write.
+    `digest` names the clips: `digest.features_digest`. With `contents`, their `content_hashes`, rows of other caches
+    are used where those hold the same files. `workers` threads decode (default: every core this process may use).
+    `progress(done, total)` is called after every clip of a build, whoever does it: this process, or another one that
+    this one waits for (then as often as that finishes a shard).
+
+    Raises `CacheError` when there is no room or no right to write; what was finished is kept for the next time.
     """
     from filelock import FileLock
 
     folder = cache_root / "features" / f"{digest[:32]}-{front_end.digest()}"
-    found = _whole(folder)
+    found = _whole(folder, clips, front_end)
     if found is not None:
         return found
     make_folder(folder.parent)
-    with FileLock(f"{folder}.lock"):
-        found = _whole(folder)  # somebody else may have built it while we waited
+    lock = FileLock(f"{folder}.lock")
+    _acquire(lock, folder, len(clips), progress)
+    try:
+        found = _whole(folder, clips, front_end)  # somebody else may have built it while we waited
         if found is None:
-            _sweep(folder)
-            _build(folder, clips, digest, front_end, workers or granted_cores(), progress)
-            found = FeatureCache(folder)
+            build(folder, clips, front_end, contents, workers or granted_cores(), progress)
+            found = FeatureCache(folder, clips, front_end)
+    finally:
+        lock.release()
     return found
 
 
-def granted_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _acquire(lock: BaseFileLock, folder: Path, total: int, progress: Progress | None) -> None:
+    """Take the lock; meanwhile tell what its holder has done. The system frees the lock of a killed process."""
+    from filelock import Timeout
+
+    told = 0
+    while True:
+        try:
+            lock.acquire(timeout=_GLANCE)
+            return
+        except Timeout:
+            done = rows_done(folder)
+            if progress is not None and done > told:
+                progress(done, total)
+                told = done
 
 
-def _whole(folder: Path) -> FeatureCache | None:
-    if not (folder / _INDEX).is_file():
+def _whole(folder: Path, clips: Sequence[Clip], front_end: FrontEnd) -> FeatureCache | None:
+    if not (folder / INDEX).is_file():
         return None
     try:
-        return FeatureCache(folder)
+        return FeatureCache(folder, clips, front_end)
     except BrokenFile:
         return None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove a damaged cache and what killed builds left behind. Only the holder of the lock gets here."""
-    for old in (folder, *folder.parent.glob(f"{folder.name}.*.tmp")):
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _build(
-    folder: Path,
-    clips: Sequence[Clip],
-    digest: str,
-    front_end: FrontEnd,
-    workers: int,
-    progress: Progress | None,
-) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(workers) as pool:
-        lengths = list(pool.map(seconds_of, clips))
-    check_room(folder.parent, sum(_stored_bytes(seconds, front_end) for seconds in lengths))
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir()
-        rows = extract_all(clips, front_end, workers, progress)
-        try:
-            facts = write(temporary / _FEATURES, clips, rows, front_end.storage)
-        finally:
-            rows.close()  # type: ignore[attr-defined]
-        size = (temporary / _FEATURES).stat().st_size
-        _write_index(temporary / _INDEX, clips, digest, front_end, facts, size)
-        _flush_folder(temporary)
-        temporary.replace(folder)
-        _flush_folder(folder.parent)
-    except OSError as error:
-        raise no_room(folder.parent, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_index(
-    path: Path, clips: Sequence[Clip], digest: str, front_end: FrontEnd, facts: Sequence[Row], size: int
-) -> None:
-    index = {
-        "version": _VERSION,
-        "data_digest": digest,
-        "front_end": {
-            "sample_rate": front_end.sample_rate,
-            "mel_bins": front_end.width,
-            "storage": front_end.storage,
-        },
-        "labels": sorted({clip.label for clip in clips}),
-        "bytes": size,
-        "bad": {
-            str(i): (clip.title, row.reason, row.detail)
-            for i, (clip, row) in enumerate(zip(clips, facts, strict=True))
-            if row.reason
-        },
-        "clips": [(row.frames, row.seconds, row.total, row.squares, row.silent, row.scale) for row in facts],
-    }
-    with path.open("w") as file:
-        json.dump(index, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make names and renames in `folder` durable (systems without folder handles do it on their own)."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _stored_bytes(seconds: float, front_end: FrontEnd) -> int:
-    frames = min(MAX_FRAMES, front_end.frames_of(int(seconds * front_end.sample_rate)))
-    return 2 * front_end.rows(frames) * front_end.width + 256

@@ -50,16 +50,29 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled recording, or the part of one between `start` and `end` seconds."""
+    """One labelled recording, or the part of one between `start` and `end` seconds.
+
+    Which of `label`, `labels`, `negatives` and `text` are given depends on what is learned
+    (see `trainables.data.datasets.base.Target`).
+    """
 
     path: Path  # where to read it
     name: str  # the path as the data set gives it, with forward slashes: the same wherever the data lie
-    label: str
+    label: str = ""
     split: str | None = None  # as given by the data set, one of SPLITS
     fold: int | None = None
     group: str | None = None  # source recording: clips of one group never part
     start: float | None = None
     end: float | None = None
+    labels: tuple[str, ...] = ()
+    negatives: tuple[str, ...] | None = None  # None: whatever is not in `labels`
+    text: str | None = None
+    speaker: str | None = None  # where known, for checks
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it is an example of."""
+        return self.labels or ((self.label,) if self.label else ())
 
     @property
     def title(self) -> str:
@@ -88,10 +101,11 @@ class BadFile:
 class BadFiles(UserError):
     """Some clips cannot be used. `files` holds all of them; the message lists the first twenty."""
 
-    def __init__(self, files: Sequence[BadFile], total: int, where: Path) -> None:
+    def __init__(self, files: Sequence[BadFile], total: int, where: Path, dataset: str = "") -> None:
         self.files = tuple(files)
         self.total = total
         self.where = where
+        self.dataset = dataset
         listed = [f"  {f.name}: {f.reason} ({f.detail})" for f in self.files[:_LISTED]]
         if len(self.files) > _LISTED:
             listed.append(f"  … and {len(self.files) - _LISTED} more")
@@ -99,13 +113,16 @@ class BadFiles(UserError):
             f"{len(self.files)} of {total} clips in {where} cannot be used:\n"
             + "\n".join(listed)
             + "\nRepair or remove them, or go on without them: --skip-bad-files (data.skip_bad_files=true)."
+            + (f"\n`petl-search datasets check {dataset} {where}` tells what else is wrong." if dataset else "")
         )
 
-    def __reduce__(self) -> tuple[type[BadFiles], tuple[tuple[BadFile, ...], int, Path]]:
-        return type(self), (self.files, self.total, self.where)
+    def __reduce__(self) -> tuple[type[BadFiles], tuple[tuple[BadFile, ...], int, Path, str]]:
+        return type(self), (self.files, self.total, self.where, self.dataset)
 
 
-def leave_out_missing(clips: Sequence[Clip], skip: bool, where: Path) -> tuple[list[Clip], list[BadFile]]:
+def leave_out_missing(
+    clips: Sequence[Clip], skip: bool, where: Path, dataset: str = ""
+) -> tuple[list[Clip], list[BadFile]]:
     """Part the clips whose file exists from those whose file does not; `BadFiles` unless `skip`."""
     there: dict[Path, bool] = {}
     present, missing = [], []
@@ -117,7 +134,7 @@ def leave_out_missing(clips: Sequence[Clip], skip: bool, where: Path) -> tuple[l
         else:
             missing.append(BadFile(clip.title, "missing", "there is no such file"))
     if missing and not skip:
-        raise BadFiles(missing, len(clips), where)
+        raise BadFiles(missing, len(clips), where, dataset)
     return present, missing
 
 

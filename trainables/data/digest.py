@@ -1,31 +1,37 @@
-"""Which data, exactly: a digest of every clip's bytes, label and place in the splits (torch-free)."""
+"""Which data, exactly: digests of the clips' bytes, and of all else that is said about them (torch-free)."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from trainables.data.clips import Clip
 from trainables.data.places import make_folder
 
 _Known = dict[str, tuple[int, int, str]]  # name -> (bytes, mtime in ns, content hash)
 
+_AT_ONCE = 1000  # files in the hands of the threads
+_SAVE_SECONDS = 60.0
+
 
 def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers: int = 1) -> list[str]:
     """Hash of every clip's whole file, in the order of the clips.
 
-    Files whose size and modification time are those of last time are not read again. A file that cannot be
-    read gets a hash that says so: whoever decodes it will find out why.
+    Files whose size and modification time are those of last time are not read again, and what was read is remembered
+    even when this is interrupted. A file that cannot be read gets a hash that says so: whoever decodes it will find
+    out why.
     """
     store = cache_root / "content" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]}.json"
     known = _load(store)
     paths = {clip.name: clip.path for clip in clips}
-    found: _Known = {}
     stale: list[tuple[str, int, int]] = []
     for name, path in paths.items():
         try:
@@ -33,26 +39,68 @@ def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers:
         except OSError:
             stale.append((name, -1, -1))
             continue
-        if known.get(name, (0, 0, ""))[:2] == (stat.st_size, stat.st_mtime_ns):
-            found[name] = known[name]
-        else:
+        if known.get(name, (0, 0, ""))[:2] != (stat.st_size, stat.st_mtime_ns):
             stale.append((name, stat.st_size, stat.st_mtime_ns))
     if stale:
+        _read_anew(stale, paths, known, store, workers)
+    return [known[clip.name][2] for clip in clips]
+
+
+def _read_anew(
+    stale: Sequence[tuple[str, int, int]], paths: dict[str, Path], known: _Known, store: Path, workers: int
+) -> None:
+    """Hash these files and remember them, beside whatever else of this folder is known."""
+    saved = time.monotonic()
+    try:
         with ThreadPoolExecutor(workers) as pool:
-            hashes = pool.map(_hash_file, [paths[name] for name, _, _ in stale])
-            for (name, size, time), digest in zip(stale, hashes, strict=True):
-                found[name] = (size, time, digest)
-        _save(store, found)
-    return [found[clip.name][2] for clip in clips]
+            for first in range(0, len(stale), _AT_ONCE):
+                part = stale[first : first + _AT_ONCE]
+                hashes = pool.map(_hash_file, [paths[name] for name, _, _ in part])
+                for (name, size, changed), digest in zip(part, hashes, strict=True):
+                    known[name] = (size, changed, digest)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    _save(store, known)
+                    saved = time.monotonic()
+    finally:
+        _save(store, known)
 
 
 def data_digest(clips: Sequence[Clip], hashes: Sequence[str]) -> str:
-    """64 hexadecimal digits that change with any clip's bytes, name, label, split, fold, group or part."""
-    total = hashlib.sha256()
-    for clip, content in sorted(zip(clips, hashes, strict=True), key=lambda pair: pair[0].order):
-        fields = [clip.name, content, clip.label, clip.split, clip.fold, clip.group, clip.start, clip.end]
-        total.update(json.dumps(fields).encode() + b"\n")
-    return total.hexdigest()
+    """64 hexadecimal digits that change with any clip's bytes, and with any field of any clip except its path.
+
+    The order of the clips does not matter. Fields that have their default do not count, so that a field which is new
+    to `Clip` changes the digest of those data only that have it.
+    """
+    fields = [(field.name, field.default) for field in dataclasses.fields(Clip) if field.name != "path"]
+    lines = []
+    for clip, content in zip(clips, hashes, strict=True):
+        given = {name: value for name, default in fields if (value := getattr(clip, name)) != default}
+        lines.append(hashlib.sha256(_plain([content, given])).digest())
+    return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
+
+
+def features_digest(clips: Sequence[Clip], hashes: Sequence[str]) -> str:
+    """64 hexadecimal digits that change with what the features of these clips, in this order, are computed from."""
+    return hashlib.sha256(b"".join(clip_keys(clips, hashes))).hexdigest()
+
+
+def clip_keys(clips: Sequence[Clip], hashes: Sequence[str]) -> list[bytes]:
+    """16 bytes per clip that name what its features are computed from: bytes of its file, start and end."""
+    return [
+        hashlib.sha256(_plain([content, clip.start or 0.0, clip.end])).digest()[:16]
+        for clip, content in zip(clips, hashes, strict=True)
+    ]
+
+
+def _plain(values: list[Any]) -> bytes:
+    return json.dumps(values, sort_keys=True, default=_sorted).encode()
+
+
+def _sorted(value: object) -> list[Any]:
+    """Sets have no order of their own. Anything else that JSON does not know is refused, not guessed."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"a clip holds a {type(value).__name__}, which cannot be digested")
 
 
 def _hash_file(path: Path) -> str:
@@ -76,4 +124,5 @@ def _save(store: Path, found: _Known) -> None:
     with contextlib.suppress(OSError):
         temporary.write_text(json.dumps(found))
         temporary.replace(store)
-    temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)

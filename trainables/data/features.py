@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,13 +17,19 @@ from trainables.data.clips import Clip
 
 if TYPE_CHECKING:
     import numpy as np
+    from soundfile import SoundFile
     from torch import Tensor
 
 MAX_FRAMES = 4096
 """Frames kept of a clip: the longest input that can be asked for (41 s)."""
 
 _AHEAD = 4  # clips in flight per thread: bounds the memory, keeps the threads busy
+_DETAIL = 200  # characters of an unforeseen error
 
+LENGTH_TOLERANCE = 0.1  # seconds that a header may be wrong by: lengths of compressed files are rounded to blocks
+_DATA_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_STREAMED = 0x7FFF0000  # bytes; who writes to a pipe does not know the size and puts in the largest one
+_ENDLESS = 1e7  # seconds; libsndfile's answer where a header gives no length
 
 _PCM = 32768  # steps of a 16-bit recording from 0 to full scale
 
@@ -37,39 +44,71 @@ class Row:
     total: float = 0.0  # sum of the stored features,
     squares: float = 0.0  # and of their squares: mean and deviation of any split follow at once
     silent: bool = False
+    truncated: bool = False  # the header promises more than there is
     scale: float = 1.0  # what stored whole numbers are multiplied by
     reason: str = ""  # why it cannot be used
     detail: str = ""
 
 
 def extract(clip: Clip, front_end: FrontEnd) -> Row:
-    """Decode a clip and compute its rows; what is wrong with it is in the row, not raised."""
+    """Decode a clip and compute its rows; what is wrong with it is in the row, never raised."""
     import numpy as np
+
+    try:
+        return _extract(clip, front_end)
+    except AudioError as error:
+        reason, detail = str(error.reason), error.detail
+    except Exception as error:  # whatever a decoder does on one file must not end the work on all others
+        reason, detail = "unreadable", " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL]
+    return Row(np.zeros((0, front_end.width), front_end.storage), reason=reason, detail=detail)
+
+
+def _extract(clip: Clip, front_end: FrontEnd) -> Row:
     import torch
 
     # A little more than is kept, so that the end of the part does not show in the resampled last frame.
     limit = (MAX_FRAMES * front_end.hop + 2 * front_end.window) / front_end.sample_rate + (clip.start or 0.0)
     end = limit if clip.end is None else min(clip.end, limit)
-    try:
-        wave_S = decode(clip.path, front_end.sample_rate, clip.start, end)
-        features_TM = front_end.extract(wave_S)[: front_end.rows(MAX_FRAMES)]
-        stored_TM, scale = packed(features_TM, front_end.storage)
-        # Whole numbers are always finite, whatever they were made of; half precision overflows earlier.
-        if not (torch.isfinite(features_TM).all() and torch.isfinite(stored_TM).all() and math.isfinite(scale)):
-            raise AudioError("not finite", "its samples are so large that the features overflow")
-    except AudioError as error:
-        nothing = np.zeros((0, front_end.width), front_end.storage)
-        return Row(nothing, reason=error.reason, detail=error.detail)
+    wave_S = decode(clip.path, front_end.sample_rate, clip.start, end)
+    features_TM = front_end.extract(wave_S)[: front_end.rows(MAX_FRAMES)]
+    stored_TM, scale = packed(features_TM, front_end.storage)
+    # Whole numbers are always finite, whatever they were made of; half precision overflows earlier.
+    if not (torch.isfinite(features_TM).all() and torch.isfinite(stored_TM).all() and math.isfinite(scale)):
+        raise AudioError("not finite", "its samples are so large that the features overflow")
     wide_TM = stored_TM.double() if front_end.storage == "float16" else stored_TM.new_zeros(0)
+    seconds = len(wave_S) / front_end.sample_rate
+    promised = min(_promised(clip), end) - (clip.start or 0.0)
     return Row(
         features_TM=stored_TM.numpy(),
         frames=front_end.frames_in(len(stored_TM)),
-        seconds=len(wave_S) / front_end.sample_rate,
+        seconds=seconds,
         total=float(wide_TM.sum()),
         squares=float(wide_TM.square().sum()),
         silent=not bool(wave_S.any()),
+        truncated=seconds < promised - LENGTH_TOLERANCE,
         scale=scale,
     )
+
+
+def _promised(clip: Clip) -> float:
+    """Seconds of the whole recording by its header; 0 where that does not say."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(str(clip.path)) as file:
+            return promised_seconds(file)
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError):
+        return 0.0
+
+
+def promised_seconds(file: SoundFile) -> float:
+    """Length of an open recording by its header; 0 where that does not say."""
+    seconds: float = file.frames / file.samplerate
+    # Of uncompressed files libsndfile counts what is there, and notes what the header says in its log.
+    for said, found in _DATA_SIZE.findall(file.extra_info):
+        if int(found) < int(said) < _STREAMED:
+            seconds *= int(said) / max(1, int(found))
+    return seconds if seconds < _ENDLESS else 0.0
 
 
 def packed(features_TM: Tensor, storage: str) -> tuple[Tensor, float]:
@@ -92,16 +131,11 @@ def packed(features_TM: Tensor, storage: str) -> tuple[Tensor, float]:
     return steps_TM.to(torch.int16), scale
 
 
-def extract_all(
-    clips: Sequence[Clip],
-    front_end: FrontEnd,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Row]:
-    """Yield the rows in the order of the clips, computed by `workers` threads a few clips ahead.
+def computed(jobs: Iterable[Callable[[], Row]], workers: int) -> Generator[Row, None, None]:
+    """Yield what the jobs return, in their order, computed by `workers` threads a few jobs ahead.
 
-    Decoding and the transforms release the interpreter, so threads do; torch's own threads are held at one
-    meanwhile, or they would fight over the same cores.
+    Decoding and the transforms release the interpreter, so threads do (`benchmarks/feature_cache.py`); torch's own
+    threads are held at one meanwhile, or they would fight over the same cores.
     """
     import torch
 
@@ -109,15 +143,14 @@ def extract_all(
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        waiting = iter(clips)
+        waiting = iter(jobs)
         flying: deque[Future[Row]] = deque()
-        for done in range(len(clips)):
-            for clip in islice(waiting, workers * _AHEAD - len(flying)):
-                flying.append(pool.submit(extract, clip, front_end))
-            row = flying.popleft().result()
-            if progress is not None:
-                progress(done + 1, len(clips))
-            yield row
+        while True:
+            for job in islice(waiting, workers * _AHEAD - len(flying)):
+                flying.append(pool.submit(job))
+            if not flying:
+                return
+            yield flying.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

@@ -53,8 +53,8 @@ def check_room(folder: Path, needed: int) -> None:
 def no_room(folder: Path, error: OSError) -> CacheError:
     """What to say when writing failed although there seemed to be room."""
     return CacheError(
-        f"writing the feature cache in {folder} failed: {error.strerror or error}. Nothing half-written is "
-        f"left behind; make room, or set {CACHE_VARIABLE} to a folder on another disk"
+        f"writing the feature cache in {folder} failed: {error.strerror or error}. What was finished stays there, and "
+        f"the next run goes on from it; make room, or set {CACHE_VARIABLE} to a folder on another disk"
     )
 
 

@@ -1,0 +1,40 @@
+"""The data of a trial as its backbone reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from petl.frontend import FrontEnd
+from petl.hub import read_config, read_front_end
+from petl.shape import AST_TYPE, BackboneShape
+from trainables.config import TrialConfig
+from trainables.data import AudioData, open_repeats
+from trainables.data.cache import Progress
+
+
+def open_for(
+    config: TrialConfig, *, cache_root: Path | None = None, progress: Progress | None = None
+) -> list[AudioData]:
+    """Open the data of every repeat of a trial (see `trainables.data.open_data`)."""
+    shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
+
+    def tokens(rows: int) -> int:
+        """Tokens along time of a clip of so many rows, at its fastest."""
+        length = int(rows / (1 + config.aug.speed))
+        if shape.family == AST_TYPE:
+            return max(1, (length - shape.patch) // (config.time_stride or shape.time_stride) + 1)
+        return max(1, shape.tokens(length))
+
+    return open_repeats(
+        config.data,
+        FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision)),
+        cache_root=cache_root,
+        progress=progress,
+        waveforms=waveforms_needed(config),
+        tokens=tokens,
+    )
+
+
+def waveforms_needed(config: TrialConfig) -> bool:
+    """Whether training needs the waveforms themselves."""
+    return config.aug.of_waveform
