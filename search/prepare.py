@@ -285,10 +285,11 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, repeats: list[A
 
 
 def protocol_note(repeats: list[AudioData]) -> str:
-    """How the data are split, in a sentence for each repeat."""
+    """How the data are split, in a sentence; of several repeats the first one's stands for all."""
+    first = repeats[0]
     if len(repeats) == 1:
-        return repeats[0].plan.splits.protocol
-    return "mean over " + "; ".join(f"{one.title} ({one.plan.splits.protocol})" for one in repeats)
+        return first.plan.splits.protocol
+    return f"mean over {', '.join(one.title for one in repeats)}; {first.title}: {first.plan.splits.protocol}"
 
 
 def positions_note(base: TrialConfig, own: BackboneShape, used: BackboneShape, frames: int) -> str:

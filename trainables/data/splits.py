@@ -301,11 +301,11 @@ def _check(clips: Sequence[Clip], splits: Splits, task: str) -> None:
             raise SplitError(f"no clip is left in split '{name}' ({splits.protocol})")
     if task == "verification":  # speakers that nobody has trained on are what it is about
         return
-    learned = {name for i in splits.train for name in clips[i].classes}
+    learned = {name for i in splits.train for name in _names(clips[i], task)}
     missing: dict[tuple[str, str], tuple[Clip, int]] = {}
     for split in ("val", "test"):
         for i in splits.of(split):
-            for name in clips[i].classes:
+            for name in _names(clips[i], task):
                 if name not in learned:
                     first, count = missing.get((name, split), (clips[i], 0))
                     missing[name, split] = (first, count + 1)
@@ -316,6 +316,13 @@ def _check(clips: Sequence[Clip], splits: Splits, task: str) -> None:
             for (name, split), (clip, count) in missing.items()
         ]
         raise SplitError("\n".join(listed))
+
+
+def _names(clip: Clip, task: str) -> tuple[str, ...]:
+    """The classes of a clip as messages call them; a value of a slot is learned in that slot only."""
+    if task != "slots":
+        return clip.classes
+    return tuple(f"{value} (slot {number})" for number, value in enumerate(clip.labels, 1))
 
 
 def _draw(seed: int, *words: str) -> bytes:
