@@ -129,10 +129,10 @@ def _header_fault(path: Path) -> str:
             if size < 8 or length > size - 8:
                 return "is no safetensors file, or cut off in its header"
             header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
         return "is no safetensors file: its header is damaged"
     if not ends:
         return "holds no tensors"
@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, numbers of thousands of digits, too deep
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, Mapping):
         raise UserError(f"{path}: holds a {type(value).__name__}, not an object with keys")

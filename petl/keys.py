@@ -31,10 +31,16 @@ class KeyInfo:
         """The values the key takes, in words."""
         return "any of q,k,v,o,fc1,fc2" if self.key == "lora.targets" else _values(self.annotation)
 
+    def read(self, value: Any) -> Any:
+        """`value`; as text where it is a whole number and the key takes text and no number (`data.subset=12`)."""
+        if isinstance(value, int) and not isinstance(value, bool) and self.annotation in (str, str | None):
+            return str(value)
+        return value
+
     def check(self, value: Any) -> None:
-        """Raise `ConfigError` when `value` is not of the key's type or range."""
+        """Raise `ConfigError` when `value`, as `read`, is not of the key's type or range."""
         try:
-            _adapter(self.key, self.annotation).validate_python(value)
+            _adapter(self.key, self.annotation).validate_python(self.read(value))
         except ValidationError as error:
             raise ConfigError(f"{self.key}: {_plain(error.errors())}", self.key) from None
 

@@ -113,16 +113,22 @@ class AudioModel(nn.Module):
     def features(self, clip: str | Path | Tensor | np.ndarray) -> Tensor:
         """A recording, or a mono waveform (S,) at the front end's sample rate, as the front end's rows (T, M).
 
-        `front_end.collate` makes a batch of several. Raises `AudioError` for what cannot be used.
+        `front_end.collate` makes a batch of several. A recording is read as far as the input reaches, a waveform is
+        taken whole. Raises `AudioError` for what cannot be used.
         """
         if isinstance(clip, (str, Path)):
-            return clip_features(clip, self.front_end)
+            return clip_features(clip, self.front_end, end=self._heard_seconds())
         wave_S = torch.as_tensor(clip, dtype=torch.float32).cpu()
         if wave_S.ndim != 1:
             raise UserError(f"a waveform has the shape (samples,); found {tuple(wave_S.shape)}")
         if not bool(torch.isfinite(wave_S).all()):
             raise UserError("the waveform holds samples that are NaN or infinite")
         return self.front_end.extract(wave_S)
+
+    def _heard_seconds(self) -> float:
+        """How far into a recording any input reaches, and two windows more, so that resampling sees no end there."""
+        front_end = self.front_end
+        return (front_end.samples_in(front_end.frames) + 2 * front_end.window) / front_end.sample_rate
 
     def predict(self, clip: str | Path | Tensor | np.ndarray) -> Prediction:
         """Answer for one recording (a path), or a mono waveform (S,) at `front_end.sample_rate` Hz."""

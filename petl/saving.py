@@ -45,6 +45,8 @@ from petl.state import checked_state
 
 SCHEMA = "petl.adapter/1"
 TENSORS = "adapter_model.safetensors"
+_HOSTILE = (ValueError, TypeError, KeyError, ArithmeticError, RecursionError)
+"""What values that no adapter was ever saved with may raise, wherever they are first used."""
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _WEIGHT_LIMIT = 4 * 2**30  # bytes besides the weights of the backbone itself; an adapter is megabytes
 _FRAMES_LIMIT = 2**16  # eleven minutes
@@ -103,8 +105,7 @@ def load_adapter(
     if not (path / "petl_config.json").is_file():
         raise UserError(f"{path} is not an adapter directory: it has no petl_config.json")
     config = _Recorded(read_json(path / "petl_config.json"), path)
-    front_end = FrontEnd.from_preprocessor(read_json(path / "preprocessor_config.json"))
-    _check_length(front_end, str(path / "preprocessor_config.json"))
+    front_end = _read_front_end(path / "preprocessor_config.json")
     config.check_grid(front_end)
     model = load_backbone(
         backbone or config.backbone,
@@ -240,16 +241,17 @@ class _Recorded:
             raise UserError(f"{self.where}: 'labels' must be a list of names")
         try:
             self.method = MethodConfig.from_flat(method)
-        except ConfigError as error:
+        except (ConfigError, *_HOSTILE) as error:
             raise UserError(f"{self.where}: {error}") from None
         self.sizes = backbone
         described = values.get("output")  # adapters from before there were other outputs have none
         if described is not None and not isinstance(described, dict):
             raise UserError(f"{self.where}: 'output' must be an object")
         try:
+            "".join(labels).encode()  # half a surrogate pair could be shown nowhere
             self.output = from_json(labels, described)
             self.output.check()
-        except (UserError, ValueError, TypeError, KeyError) as error:
+        except (UserError, *_HOSTILE) as error:
             raise UserError(f"{self.where}: {error}") from None
         self.backbone: str = backbone["name"]
         self.revision: str | None = str(backbone["revision"]) if backbone.get("revision") else None
@@ -295,7 +297,10 @@ class _Recorded:
 
     def check_size(self, model: torch.nn.Module, stored: int) -> None:
         """Refuse a configuration of far more numbers than are stored, before making room for them."""
-        needed = trainable_parameters(self.method, _shape(model), self.output)
+        try:
+            needed = trainable_parameters(self.method, _shape(model), self.output)
+        except _HOSTILE as error:
+            raise UserError(f"{self.where}: 'method' cannot be built ({error})") from None
         if needed > 2 * stored + 2**20:
             raise UserError(f"{self.where} describes {needed:,} trained numbers, but {stored:,} are stored")
 
@@ -307,6 +312,15 @@ class _Recorded:
 
 def _shape(model: torch.nn.Module) -> BackboneShape:
     return BackboneShape.from_config(model.config.to_dict())  # type: ignore[operator,union-attr]
+
+
+def _read_front_end(path: Path) -> FrontEnd:
+    try:
+        front_end = FrontEnd.from_preprocessor(read_json(path))
+    except _HOSTILE as error:
+        raise UserError(f"{path}: {error}") from None
+    _check_length(front_end, str(path))
+    return front_end
 
 
 def _read_tensors(path: Path, limit: int) -> dict[str, Tensor]:

@@ -49,13 +49,16 @@ app.add_typer(_datasets, name="datasets")
 _door = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 PathOption = Annotated[Path | None, typer.Option(exists=False)]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, … (default: a GPU if there is one).", show_default=False)
+]
 
 
 def search(
     space: Annotated[Path | None, typer.Option(help="The space file to search.", show_default=False)] = None,
     data: Annotated[str | None, typer.Option(help="Where the recordings are.", show_default=False)] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Their layout: esc50, folder or manifest.", show_default=False)
+        str | None, typer.Option(help="What they are (`petl-search datasets`).", show_default=False)
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Hub id or directory of a checkpoint.", show_default=False)
@@ -170,35 +173,39 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Recordings; folders are searched.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line, every probability.")] = False,
     backbone: Annotated[str | None, typer.Option(help="Where the backbone is, if not where it was.")] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Print label and probability of every recording."""
     from search.commands.predict import predict_files
 
-    raise typer.Exit(predict_files(adapter, files, json, backbone, _out, _err))
+    raise typer.Exit(predict_files(adapter, files, json, backbone, _out, _err, device=device))
 
 
 @app.command()
 def evaluate(
     adapter: Annotated[Path, typer.Argument(help="Adapter directory (runs/…/best).")],
     data: Annotated[str | None, typer.Option(help="Where the recordings are (default: as trained).")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Their layout: esc50, folder or manifest.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What they are (`petl-search datasets`).")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="data.* keys: data.fold=2, …")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What to judge: data.target=…, data.subset=…")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Where the backbone is, if not where it was.")] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Measure an adapter on labelled recordings."""
     from search.commands.evaluate import evaluate_adapter
 
-    evaluate_adapter(adapter, data, dataset, split, json, set_ or [], backbone, _out)
+    evaluate_adapter(adapter, data, dataset, split, json, set_ or [], backbone, _out, _err, device=device)
 
 
 @app.command()
 def train(
     trial: Annotated[Path, typer.Argument(help="Trial file (runs/…/best.yaml).")],
-    output: Annotated[Path | None, typer.Option(help="Adapter directory to write (default: beside nothing).")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Adapter directory to write (default: TRIAL-again beside the file).")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the trial, e.g. data=…")
     ] = None,
@@ -206,7 +213,7 @@ def train(
     """Train one resolved configuration again, without a search."""
     from search.commands.train import train_again
 
-    train_again(trial, output, set_ or [], _out)
+    raise typer.Exit(train_again(trial, output, set_ or [], _out, _err))
 
 
 @app.command()

@@ -87,6 +87,9 @@ class Events(Stays, tune.Callback):
         if "diverged" in result:
             self._end(record, Status.FAILED, f"diverged: {result['diverged']}")
             return
+        if "refused" in result:  # trying again would not help
+            self._end(record, Status.FAILED, str(result["refused"]))
+            return
         # Tune adds numbers of its own; every metric of ours has a slash in its name.
         metrics = {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
         epoch = EpochRecord(int(result["epoch"]), metrics, float(result["seconds"]))

@@ -23,9 +23,12 @@ from search.prepare import (
     as_before,
     asked,
     check_output,
+    check_precisions,
     check_same_data,
+    check_sampled,
     checkpoint_root,
     cluster,
+    deadline,
     earlier_record,
     facts,
     only_one,
@@ -87,6 +90,7 @@ def run_search(request: Request, view: View) -> Outcome:
     )
     if earlier and _is_over(earlier, space):
         return _conclude(directory, earlier, space, mlflow_uri, view)
+    check_precisions(space, gpu=plan.gpus > 0)
     worker = {
         "storage": checkpoints,
         "cache_root": str(default_cache_root()),
@@ -104,6 +108,7 @@ def run_search(request: Request, view: View) -> Outcome:
             raise Interrupted
         # Says now what would fail or be refused in every trial.
         method_sizes(space, shape, data.output, data.front_end.backbone_frames)
+        check_sampled(space, data)
         directory.mkdir(parents=True, exist_ok=True)
         with only_one(directory):
             (directory / "space.yaml").write_text(dump(space), encoding="utf-8")  # a resumed one: its new budget
@@ -126,6 +131,7 @@ def run_search(request: Request, view: View) -> Outcome:
                 base=base,
                 shape=shape,
                 data=data,
+                deadline=deadline(base, len(repeats)),
                 journal=journal,
                 tracker=tracker,
                 view=view,
@@ -150,7 +156,9 @@ def _is_over(record: SearchRecord, space: Space) -> bool:
     ended = all(trial.status is not Status.RUNNING for trial in record.trials)
     limit = space.budget.trials
     best = Path(record.directory) / "best"
-    exported = (best / "petl_config.json").is_file() and best.with_suffix(".yaml").is_file()
+    others = record.info.get("repeats", [])[1:]
+    folders = [best, *(best.with_name(f"best-{title}") for title in others)]
+    exported = best.with_suffix(".yaml").is_file() and all((one / "petl_config.json").is_file() for one in folders)
     return exported and bool(record.test) and ended and limit is not None and len(record.trials) >= limit
 
 
@@ -175,7 +183,8 @@ class _Search:
     space: Space
     base: TrialConfig  # the configuration with every parameter at its default
     shape: BackboneShape  # the checkpoint's
-    data: AudioData
+    data: AudioData  # of the first repeat
+    deadline: float  # seconds, of a command
     journal: Journal
     tracker: Tracker
     view: View
@@ -265,7 +274,7 @@ class _Search:
 
         first = self.space.objectives[0]
         options = self.space.scheduler
-        rule = Asha(first.mode, options.rungs(self.base.epochs), options.eta)
+        rule = Asha(first.mode, options.rungs(self.space.max_epochs()), options.eta)
         self._replay(rule)
         scheduler = AshaScheduler(rule, first.metric)
         events = Events(self.journal, scheduler, self.stop, [self.tracker, self.view], groups.abandon, groups.alive)
@@ -277,7 +286,7 @@ class _Search:
                 "trial": trial.id,
                 "hub": groups.hub_name,
                 "flat": self.space.trial_config(trial.params).to_flat(),
-                "deadline": self.base.train.deadline,
+                "deadline": self.deadline,
             },
             more=self._more,
             on_start=events.on_start,
@@ -348,7 +357,7 @@ class _Search:
                 "op": "evaluate",
                 "trial": winner.id,
                 "flat": config.to_flat(),
-                "deadline": self.base.train.deadline,
+                "deadline": self.deadline,
             }
             again = groups.ask({**command, "split": "val"})
             tested = groups.ask({**command, "split": "test"})

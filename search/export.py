@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,28 +44,34 @@ def export_winner(
     write_trial(directory / "best.yaml", winner.name, config, (first.metric, first.mode))
     session = Session(CheckpointStore(checkpoints), torch.device("cpu"), None, (first.metric, first.mode))
     best = winner.best(first)
-    for number, data in enumerate(session.data(config)):
+    repeats = session.data(config)
+    if (directory / "best" / "petl_config.json").is_file():
+        shutil.rmtree(directory / "best")  # an earlier winner's: with it this export would look finished
+    for number in (*range(1, len(repeats)), 0):  # `best/` last: where it is, the others are, too
+        data = repeats[number]
         model = session.best_model(winner.id, config, number)
-        save_model(
-            model,
-            directory / (f"best-{data.title}" if number else "best"),
-            config,
-            data=data,
-            validation=of_repeat(best.metrics, data.title) if best else {},
-            test=of_repeat(record.test, data.title),
-            intervals={} if data.title else intervals_of(record),
-            provenance={
-                "search": record.name,
-                "trial": winner.name,
-                "epoch": best.epoch if best else None,
-                "repeat": data.title,
-                "data digest": record.info["data_digest"],
-                "space digest": record.info["space_digest"],
-                "git commit": record.info.get("git_commit", ""),
-                **{f"version of {k}": v for k, v in record.info.get("versions", {}).items()},
-            },
-        )
-        model.adapted.detach()
+        try:
+            save_model(
+                model,
+                directory / (f"best-{data.title}" if number else "best"),
+                config,
+                data=data,
+                validation=of_repeat(best.metrics, data.title) if best else {},
+                test=of_repeat(record.test, data.title),
+                intervals={} if data.title else intervals_of(record),
+                provenance={
+                    "search": record.name,
+                    "trial": winner.name,
+                    "epoch": best.epoch if best else None,
+                    "repeat": data.title,
+                    "data digest": record.info["data_digest"],
+                    "space digest": record.info["space_digest"],
+                    "git commit": record.info.get("git_commit", ""),
+                    **{f"version of {k}": v for k, v in record.info.get("versions", {}).items()},
+                },
+            )
+        finally:
+            model.adapted.detach()
     return directory / "best"
 
 

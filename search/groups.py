@@ -55,7 +55,7 @@ class Keeper(Hub):
                 _run(group_id, runs, plan, worker, scratch)
             except Exception as error:
                 reason = _last_line(error)
-            if self._closing:
+            if self._closing or self._refused:
                 return
             runs += 1
             # A group that has done work since its last start is worth starting again, however often.

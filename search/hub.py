@@ -42,6 +42,7 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._changed = asyncio.Condition()
         self._closing = False
+        self._refused = ""  # why no worker can ever do what is asked of it
 
     # -- the workers' side -------------------------------------------------------------------------------
 
@@ -82,6 +83,11 @@ class Hub:
             waiting = group.answers.pop(number, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
+
+    async def refuse(self, group_id: str, reason: str) -> None:
+        """A worker cannot serve, for a reason that would be the same however often it was started: nothing goes on."""
+        self._refused = reason
+        await self.down(group_id, reason)
 
     # -- the trials' side --------------------------------------------------------------------------------
 
@@ -180,6 +186,8 @@ class Hub:
 
     def _dead(self) -> str:
         reasons = [group.down for group in self._groups.values()]
+        if self._refused:
+            return self._refused
         return reasons[-1] if reasons and all(reasons) else ""
 
     @staticmethod

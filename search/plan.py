@@ -33,6 +33,7 @@ class DataSummary:
     clips: dict[str, int]
     missing: int = 0  # files that are not there and skipped on request
     left_out: tuple[str, ...] = ()  # what the reader of the data set left out, a sentence each
+    repeats: tuple[str, ...] = ()  # folds and draws that each trial trains on, where there are several
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,11 @@ def summarise(options: DataOptions) -> DataSummary:
 
         clips = {split: count * len(PATTERNS) for split, count in CLIPS_PER_CLASS.items()}
         return DataSummary(EMBEDDED, "made on first use", "", Classes(tuple(sorted(PATTERNS))), clips)
-    from trainables.data import SPLITS, plan
+    from trainables.data import SPLITS
+    from trainables.data.planning import plans
 
-    found = plan(options)
+    every = plans(options)
+    found = every[0]
     return DataSummary(
         name=found.name,
         path=str(found.root),
@@ -121,6 +124,7 @@ def summarise(options: DataOptions) -> DataSummary:
         clips={split: found.size(split) for split in SPLITS},
         missing=len(found.bad_files),
         left_out=found.left_out,
+        repeats=tuple(one.title for one in every if one.title),
     )
 
 
@@ -236,13 +240,14 @@ def _sampler_text(space: Space) -> str:
 
 
 def _trials_text(plan: Plan) -> str:
-    budget = plan.space.budget
+    budget, repeats = plan.space.budget, plan.data.repeats
+    each = f" on each of {len(repeats)} repeats ({', '.join(repeats)})" if repeats else ""
     limits = []
     if budget.trials is not None:
-        most = f"at most {budget.trials * plan.epochs:,} epochs in all"
-        limits.append(f"{budget.trials} of up to {plan.epochs} epochs ({most})")
+        most = f"at most {budget.trials * plan.epochs * len(repeats or ('',)):,} epochs in all"
+        limits.append(f"{budget.trials} of up to {plan.epochs} epochs{each} ({most})")
     else:
-        limits.append(f"up to {plan.epochs} epochs each")
+        limits.append(f"up to {plan.epochs} epochs each{each}")
     if budget.time is not None:
         limits.append(f"no longer than {duration_text(budget.time)}")
     return "; ".join(limits)

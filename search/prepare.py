@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from petl.counts import BackboneShape, backbone_parameters
-from petl.errors import UserError
+from petl.errors import ConfigError, UserError
 from petl.families import ALIASES, family_of
 from petl.hub import read_config
 from search import environment
@@ -27,7 +27,8 @@ from search.records import SearchRecord
 from search.request import Interrupted, Request
 from search.resources import Resources, local_resources
 from search.sizes import fitted
-from search.space import Space, load_space
+from search.space import Space, load_space, tree
+from trainables import precision
 from trainables.config import AugOptions, TrialConfig
 
 if TYPE_CHECKING:
@@ -191,6 +192,51 @@ def prepare_data(
     return repeats
 
 
+def check_precisions(space: Space, *, gpu: bool) -> None:
+    """Look for a number format that cannot be had with, or without, a GPU: fixed, sampled, or a recipe's.
+
+    Raises:
+        UserError: names the line of the space.
+    """
+    asked = [p for p in space.params if p.key in ("recipe", "train.precision")]
+    found = [*tree.covering(space.params, ([(p.key, value)] for p in asked for value in p.domain.ends()))]
+    if "recipe" in space.base or any(p.key == "recipe" for p in asked):
+        found += space.branches()  # what a recipe says may depend on the method
+    for params in found:
+        try:
+            precision.check(space.trial_config(params).train.precision, gpu=gpu)
+        except ConfigError as error:
+            key = next((key for key in (error.key or "", "recipe") if key in space.lines), "")
+            raise UserError(f"{space.where(key)}: {error}") from None
+
+
+_OF_TASK = frozenset({"aug.gain", "aug.mixup", "aug.roll", "train.balanced"})
+"""Options that mean nothing on some data, or to some front ends."""
+
+
+def check_sampled(space: Space, data: AudioData) -> None:
+    """Look for sampled options that mean nothing on these data, before anything is trained.
+
+    Raises:
+        UserError: names the line of the space.
+    """
+    from trainables import augment, checks
+
+    sampled = [p for p in space.params if p.key in _OF_TASK]
+    for params in tree.covering(space.params, ([(p.key, value)] for p in sampled for value in p.domain.ends())):
+        try:
+            config = space.trial_config(params)
+            augment.check(config.aug, data.front_end)
+            checks.check(config, data)
+        except ConfigError as error:
+            raise UserError(f"{space.where(error.key or '')}: {error}") from None
+
+
+def deadline(config: TrialConfig, repeats: int) -> float:
+    """Seconds that a command may take: it is carried out for every repeat, one after the other."""
+    return config.train.deadline * repeats
+
+
 def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
     """What there is to run on, and the arguments of `ray.init` that reach it."""
     if request.address is None:
@@ -276,7 +322,7 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, repeats: list[A
         "frames": data.front_end.frames,
         "positions": positions_note(base, shape, used, data.front_end.frames),
         "bad_files": [{"file": b.name, "reason": f"{b.reason} ({b.detail})"} for b in data.bad_files],
-        "epochs": base.epochs,
+        "epochs": space.max_epochs(),
         "seed": base.seed,
         "versions": known["versions"],
         "hardware": known["processor"],
@@ -285,11 +331,17 @@ def facts(space: Space, base: TrialConfig, shape: BackboneShape, repeats: list[A
 
 
 def protocol_note(repeats: list[AudioData]) -> str:
-    """How the data are split, in a sentence; of several repeats the first one's stands for all."""
+    """How the data are split, in a sentence; of several repeats the first one's stands for all.
+
+    It says so where clips that one repeat holds out for the test choose epochs and winner in another.
+    """
     first = repeats[0]
     if len(repeats) == 1:
         return first.plan.splits.protocol
-    return f"mean over {', '.join(one.title for one in repeats)}; {first.title}: {first.plan.splits.protocol}"
+    chosen_on = {clip.order for one in repeats for clip in one.clips("val")}
+    again = any(clip.order in chosen_on for one in repeats for clip in one.clips("test"))
+    note = ", the winner chosen on the mean, so that validation clips of some are test clips of others" if again else ""
+    return f"mean over {', '.join(one.title for one in repeats)}{note}; {first.title}: {first.plan.splits.protocol}"
 
 
 def positions_note(base: TrialConfig, own: BackboneShape, used: BackboneShape, frames: int) -> str:

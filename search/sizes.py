@@ -21,8 +21,10 @@ from petl.families import family_of
 from petl.outputs import Output
 from search.records import Objective
 from search.space import Choice, IntRange, Parameter, Params, Space, tree
-from trainables import augment
+from search.space.aims import task_of
+from trainables import augment, checks
 from trainables.config import TrialConfig
+from trainables.data.datasets.base import SEQUENCES
 
 NO_SIZE = frozenset(
     {
@@ -45,6 +47,8 @@ NO_SIZE = frozenset(
 _GRID = frozenset({"data.frames", "frequency_stride", "time_stride"})  # what the number of positions depends on
 _INPUT = _GRID | {"positions", "aug.freq_mask", "aug.time_mask"}
 """Options that are not the method's, but that a backbone may not take."""
+_OF_TASK = frozenset({"aug.mixup", "aug.roll", "train.balanced", "data.shots"})
+"""Options that a task may not take."""
 _OPTIONS = {info.key for info in method_keys()} | _INPUT
 _SIZED = _OPTIONS - NO_SIZE - (_INPUT - _GRID)
 _MOST_TOGETHER = 512  # combinations of a section that are counted; beyond, its options are followed one by one
@@ -108,7 +112,7 @@ def fitted(shape: BackboneShape, config: TrialConfig, frames: int | None = None)
 
 
 def check_inputs(space: Space, shape: BackboneShape) -> None:
-    """Look for sampled options about the input that the backbone does not take, before any data are read.
+    """Look for options about input and task that backbone or task do not take, before any data are read.
 
     Raises:
         DoesNotFit: names the line of the space.
@@ -117,6 +121,12 @@ def check_inputs(space: Space, shape: BackboneShape) -> None:
     for params in tree.covering(space.params, items):
         with _named(space):
             fitted(shape, space.trial_config(params))
+    items = ([(p.key, value)] for p in space.params if p.key in _OF_TASK for value in p.domain.ends())
+    for params in ({}, *tree.covering(space.params, items)):
+        with _named(space):
+            config = space.trial_config(params or space.complete({}))
+            transcript = task_of(config) in SEQUENCES
+            checks.check_task(config, mixes=not transcript, classes=not transcript, sequence=transcript)
 
 
 def trainable_params(

@@ -13,15 +13,22 @@ if TYPE_CHECKING:
 
 def check(config: TrialConfig, data: AudioData) -> None:
     """Raise `ConfigError` naming the key for options that mean nothing on these data."""
-    check_task(config, data.task(config.train).mixes, any(clip.classes for clip in data.plan.clips))
+    classes = any(clip.classes for clip in data.plan.clips)
+    check_task(config, data.task(config.train).mixes, classes, data.output.sequence)
 
 
-def check_task(config: TrialConfig, mixes: bool, classes: bool) -> None:
-    """`check` with what it needs to know: whether clips can be mixed, and whether they have classes."""
+def check_task(config: TrialConfig, mixes: bool, classes: bool, sequence: bool) -> None:
+    """`check` with what it needs to know: whether clips can be mixed, have classes, are answered with a sequence."""
     if config.aug.mixup and not mixes:
         raise ConfigError(
             f"aug.mixup is {config.aug.mixup:g}, but two transcripts cannot be mixed; leave it out for this task",
             "aug.mixup",
+        )
+    if config.aug.roll and sequence:
+        raise ConfigError(
+            f"aug.roll is {config.aug.roll}, but a clip that is shifted round its end does not say its transcript from "
+            "beginning to end; leave it out for this task",
+            "aug.roll",
         )
     if config.train.balanced and not classes:
         raise ConfigError(

@@ -243,6 +243,14 @@ class TrialConfig(Options):
             raise ValueError("data.val_fraction and data.test_fraction leave nothing to train on")
         return self
 
+    @model_validator(mode="after")
+    def _averaged(self) -> Self:
+        if self.train.average_first is not None and self.train.average_first > self.epochs:
+            raise ValueError(
+                f"train.average_first ({self.train.average_first}) is beyond the last of {self.epochs} epochs"
+            )
+        return self
+
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> Self:
         """Build from dotted keys, those of a `recipe` under the others.
@@ -258,6 +266,7 @@ class TrialConfig(Options):
             if key not in known:
                 raise ConfigError(f"'{key}' is not a known key{nearest(key, known)}", key)
             known[key].check(value)
+        flat = {key: known[key].read(value) for key, value in flat.items()}
         of_method = {info.key for info in method_keys()}
         method = MethodConfig.from_flat({k: v for k, v in flat.items() if k in of_method})
         rest = {_LONG.get(k, k): v for k, v in flat.items() if k not in of_method}

@@ -228,7 +228,9 @@ def _inputs(
         return augmented(loaded.clean, config.aug, model.front_end, noise).to(device), None
     waves_BS, lengths_B = loaded.waves
     partners = None if loaded.partners is None else (loaded.partners[0].to(device), loaded.partners[1])
-    found = augmented_waveforms(waves_BS.to(device), lengths_B, config.aug, model.front_end, noise, partners)
+    found = augmented_waveforms(
+        waves_BS.to(device), lengths_B, config.aug, model.front_end, noise, partners, whole=model.output.sequence
+    )
     x = model.front_end.collate_waveforms(found.waves_BS, found.lengths_B)
     return augmented(x, config.aug, model.front_end, noise), found.weights_B if config.aug.mixup else None
 

@@ -10,6 +10,7 @@ from petl.shape import AST_TYPE, BackboneShape
 from trainables.config import TrialConfig
 from trainables.data import AudioData, open_repeats
 from trainables.data.cache import Progress
+from trainables.data.lengths import TokensOf
 
 
 def open_for(
@@ -17,22 +18,26 @@ def open_for(
 ) -> list[AudioData]:
     """Open the data of every repeat of a trial (see `trainables.data.open_data`)."""
     shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
-
-    def tokens(rows: int) -> int:
-        """Tokens along time of a clip of so many rows, at its fastest."""
-        length = int(rows / (1 + config.aug.speed))
-        if shape.family == AST_TYPE:
-            return max(1, (length - shape.patch) // (config.time_stride or shape.time_stride) + 1)
-        return max(1, shape.tokens(length))
-
     return open_repeats(
         config.data,
         FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision)),
         cache_root=cache_root,
         progress=progress,
         waveforms=waveforms_needed(config),
-        tokens=tokens,
+        tokens=tokens_of(shape, config.time_stride),
+        speed=config.aug.speed,
     )
+
+
+def tokens_of(shape: BackboneShape, time_stride: int | None = None) -> TokensOf:
+    """Tokens along time by the positions of the input that a clip fills: as many as `AudioModel.lengths` says."""
+
+    def tokens(length: int) -> int:
+        if shape.family == AST_TYPE:
+            return max(1, (length - shape.patch) // (time_stride or shape.time_stride) + 1)
+        return max(1, shape.tokens(length))
+
+    return tokens
 
 
 def waveforms_needed(config: TrialConfig) -> bool:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 import petl
+from petl.errors import UserError
 from petl.model import AudioModel
 from trainables import augment, checks
 from trainables.checkpoints import Checkpoint, CheckpointStore
@@ -25,6 +26,9 @@ from trainables.data import AudioData
 from trainables.evaluation import Answers, answers_on, intervals_of, tables_of
 from trainables.loop import Diverged, Monitor, Report, mean_of, train
 from trainables.opening import open_for, waveforms_needed
+
+_KEPT = 3
+"""Data that stay open: a trial may sample what they depend on, and every opening holds files and tables."""
 
 
 class Session:
@@ -62,7 +66,11 @@ class Session:
             if last is not None:
                 return self._again(last, config)
         if trial != self._trial or self._reports is None:
-            self._begin(trial, config)
+            try:
+                self._begin(trial, config)
+            except UserError as error:  # the same every time
+                self.close()
+                return {"done": True, "refused": str(error)}
         assert self._reports is not None
         ready = time.time()
         try:
@@ -160,7 +168,7 @@ class Session:
             raise
 
     def data(self, config: TrialConfig) -> list[AudioData]:
-        """The data of every repeat of this configuration as its backbone reads them, opened once."""
+        """The data of every repeat of this configuration as its backbone reads them; the last few stay open."""
         key = (
             config.data,
             config.backbone,
@@ -169,9 +177,13 @@ class Session:
             config.aug.speed,  # training clips that are too short for their transcript when sped up are left out
             waveforms_needed(config),
         )
-        if key not in self._data:
-            self._data[key] = open_for(config, cache_root=self._cache_root)
-        return self._data[key]
+        found = self._data.pop(key, None)
+        if found is None:
+            found = open_for(config, cache_root=self._cache_root)
+        self._data[key] = found  # the last one is the latest used
+        while len(self._data) > _KEPT:
+            del self._data[next(iter(self._data))]
+        return found
 
     def close(self) -> None:
         """Forget the trial in progress and give the backbone back as it was."""

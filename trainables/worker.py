@@ -13,7 +13,7 @@ PULL_S = 20.0  # one long poll; short enough that a closed search is noticed
 
 
 def serve(config: dict[str, Any]) -> None:
-    """Serve commands until told to exit.
+    """Serve commands until told to exit; a `UserError` before the first one is told to the hub and ends the search.
 
     `config`: hub (actor name), namespace, group (id), threads, storage (root of the checkpoints), cache_root,
     monitor (metric, mode), precision and width of the model (to say what is computed in, and why).
@@ -22,6 +22,7 @@ def serve(config: dict[str, Any]) -> None:
     import torch
     import torch.distributed as dist
 
+    from petl.errors import UserError
     from trainables.checkpoints import CheckpointStore
     from trainables.precision import choose
     from trainables.session import Session
@@ -32,12 +33,17 @@ def serve(config: dict[str, Any]) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     hub: Any = ray.get_actor(config["hub"], namespace=config["namespace"])
     cache_root = Path(config["cache_root"]) if config["cache_root"] else None
-    session = Session(CheckpointStore(config["storage"]), device, cache_root, tuple(config["monitor"]))
+    try:  # by every worker: one that ended alone would leave the others waiting for it
+        session = Session(CheckpointStore(config["storage"]), device, cache_root, tuple(config["monitor"]))
+        precision = choose(config["precision"], device, config["width"])[1]
+    except UserError as error:
+        ray.get(hub.refuse.remote(config["group"], str(error)))
+        return
     incarnation = 0
     if rank == 0:
         facts = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "precision": choose(config["precision"], device, config["width"])[1],
+            "precision": precision,
             "threads": torch.get_num_threads(),
             "workers": world,
             "node": ray.util.get_node_ip_address(),

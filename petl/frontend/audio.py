@@ -5,8 +5,10 @@ S samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,22 +19,31 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
     from torch import Tensor
 
+_KERNEL = 10_000_000  # numbers of a filter that is still quick and small
+_OFF = 1e-5  # how far a rate may be off: a tenth of a millisecond in ten seconds
+
+_SYSTEM = 2  # libsndfile's code for an error of the system: no right to read, no handle left, a broken disk
+
 _BLOCK = 1 << 20  # samples decoded at a time when a header cannot be trusted
 
 AudioFault = Literal["unreadable", "empty", "not finite", "too short"]
 
 
 class AudioError(UserError):
-    """One recording cannot be used. `reason` is the kind of fault, `detail` the finding, `path` the file."""
+    """One recording cannot be used. `reason` is the kind of fault, `detail` the finding, `path` the file.
 
-    def __init__(self, reason: AudioFault, detail: str, path: str | Path | None = None) -> None:
+    `passing`: the fault may be the system's (its disk, its memory), so that another try may find none.
+    """
+
+    def __init__(self, reason: AudioFault, detail: str, path: str | Path | None = None, passing: bool = False) -> None:
         self.reason: AudioFault = reason
+        self.passing = passing
         self.detail = detail
         self.path = None if path is None else str(path)
         super().__init__(f"{reason}: {detail}" if path is None else f"{path}: {reason}: {detail}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.detail, self.path)
+        return type(self), (self.reason, self.detail, self.path, self.passing)
 
 
 def decode(path: str | Path, sample_rate: int, start: float | None = None, end: float | None = None) -> Tensor:
@@ -57,7 +68,27 @@ def decode(path: str | Path, sample_rate: int, start: float | None = None, end: 
     if not torch.isfinite(wave_S).all():
         bad = int((~torch.isfinite(wave_S)).sum())
         raise AudioError("not finite", f"{bad} of {len(wave_S)} samples are NaN or infinite", path)
-    return resample(wave_S, rate, sample_rate).contiguous()
+    given, wanted = _ratio(rate, sample_rate, path)
+    return resample(wave_S, given, wanted).contiguous()
+
+
+def _ratio(rate: int, wanted: int, path: str | Path | None = None) -> tuple[int, int]:
+    """Two small numbers that are to each other as the rates are, or nearly so.
+
+    The filter of rates with few common factors would not fit into memory: torchaudio has one for every phase.
+    """
+    exact = nearby = Fraction(rate, wanted)
+    while _kernel(nearby) > _KERNEL and nearby.denominator > 1:
+        nearby = exact.limit_denominator(nearby.denominator // 2)
+    if not nearby or _kernel(nearby) > _KERNEL or abs(nearby / exact - 1) > _OFF:
+        raise AudioError("unreadable", f"{rate:,} Hz cannot be resampled to {wanted:,} Hz; convert it", path)
+    return nearby.numerator, nearby.denominator
+
+
+def _kernel(ratio: Fraction) -> int:
+    """Numbers in torchaudio's filters from a rate of `numerator` to one of `denominator`."""
+    given, wanted = ratio.numerator, ratio.denominator
+    return wanted * (given + 14 * math.ceil(given / max(1, min(given, wanted))))
 
 
 @contextmanager
@@ -66,14 +97,15 @@ def opened(path: str | Path) -> Iterator[SoundFile]:
     import soundfile
 
     if not Path(path).is_file():
-        raise AudioError("unreadable", "there is no such file", path)
+        raise AudioError("unreadable", "there is no such file", path, passing=True)
     if Path(path).stat().st_size == 0:
         raise AudioError("empty", "the file has 0 bytes", path)
     try:
         with soundfile.SoundFile(str(path)) as file:
             yield file
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError("unreadable", _first_line(error), path) from None
+        passing = isinstance(error, (OSError, MemoryError)) or getattr(error, "code", 0) == _SYSTEM
+        raise AudioError("unreadable", _first_line(error), path, passing) from None
 
 
 def blocks(

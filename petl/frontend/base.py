@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010
+_RATES = (1_000, 768_000)  # Hz, from what nobody hears anything in to the fastest converters
 
 
 class FrontEnd(ABC):
@@ -186,10 +187,12 @@ class FrontEnd(ABC):
                 raise UserError(f"front end: {name} is {getattr(self, name)}; it must be at least 1")
 
     def _frames_have_samples(self) -> None:
-        if self.hop < 1:
+        """And not so many that a few seconds of them fill the memory."""
+        least, most = _RATES
+        if not least <= self.sample_rate <= most:
             raise UserError(
                 f"front end: sample_rate is {self.sample_rate} (sampling_rate in preprocessor_config.json); it must be "
-                f"at least {round(1 / HOP_SECONDS)}, a sample per frame of 10 ms"
+                f"from {least:,} to {most:,} Hz"
             )
 
     def _check_size(self, shape: BackboneShape, mel_bins: int) -> None:

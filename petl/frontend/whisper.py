@@ -51,6 +51,7 @@ class WhisperFrontEnd(FrontEnd):
 
     def __post_init__(self) -> None:
         self._positive("sample_rate", "mel_bins", "frames", "chunk", "n_fft", "hop_length")
+        self._frames_have_samples()
         if self.window < 1:
             raise UserError(
                 f"front end: sample_rate is {self.sample_rate} (sampling_rate in preprocessor_config.json); it must be "

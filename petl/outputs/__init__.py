@@ -32,7 +32,7 @@ def from_json(labels: Sequence[str], values: Mapping[str, Any] | None) -> Output
     Raises `UserError` for a kind that is not known and for values that do not fit it.
     """
     kind = "classes" if values is None else values.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"output kind {kind!r} is not known; allowed: {', '.join(_KINDS)}")
     module, _, name = _KINDS[kind].partition(".")
     cls: type[Output] = getattr(import_module(f"petl.outputs.{module}"), name)

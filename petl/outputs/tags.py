@@ -60,7 +60,10 @@ class Tags(Output):
         threshold = values.get("threshold", cls.threshold)
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise UserError(f"the threshold of tags is {threshold!r}; a number between 0 and 1 is needed")
-        return cls(labels, float(threshold))
+        try:
+            return cls(labels, float(threshold))
+        except OverflowError:
+            raise UserError("the threshold of tags is huge; a number between 0 and 1 is needed") from None
 
     def _prediction(self, probabilities: list[float]) -> TagPrediction:
         values = dict(zip(self.labels, probabilities, strict=True))

@@ -32,13 +32,16 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
     for sentence in record.info.get("left_out") or ():
         out.print(escape(sentence), soft_wrap=True)
     out.print()
+    repeats = [str(title) for title in record.info.get("repeats") or ()]
     for label, path in (
         ("adapter", outcome.best),
         ("report", outcome.directory / "report.html"),
         ("all trials", outcome.directory / "trials.parquet"),
     ):
         if path is not None and path.exists():
-            out.print(f"{label:<11}{escape(str(path))}", soft_wrap=True)
+            several = label == "adapter" and len(repeats) > 1
+            of = f" ({repeats[0]}'s; those of {', '.join(repeats[1:])} are beside it)" if several else ""
+            out.print(f"{label:<11}{escape(str(path))}{escape(of)}", soft_wrap=True)
     out.print(f"{'tracking':<11}{escape(outcome.mlflow_uri)}", soft_wrap=True)
     commands = next_commands(outcome)
     if commands:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from petl.errors import UserError
 from search.plan import make_plan, render
+from search.prepare import check_precisions
 from search.request import Request
 from search.resources import local_resources, plan_groups
 from search.space import load_space
@@ -23,4 +24,5 @@ def show_plan(request: Request, out: Console) -> None:
         concurrent=request.concurrent,
         trials=space.budget.trials,
     )
+    check_precisions(space, gpu=groups.gpus > 0)
     out.print(render(make_plan(space, groups)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,15 +17,31 @@ if TYPE_CHECKING:
     from trainables.loop import Report
 
 
-def train_again(trial: Path, output: Path | None, assignments: list[str], out: Console) -> None:
-    """Train to the last epoch, keep the best one, evaluate it once on the test split, write an adapter directory."""
+class _Failed(Exception):
+    """The request was right, but the training came to nothing."""
+
+
+def train_again(trial: Path, output: Path | None, assignments: list[str], out: Console, err: Console) -> int:
+    """Train to the last epoch, keep the best one, evaluate it once on the test split, write an adapter directory.
+
+    Returns the exit status: 1 when the training came to nothing.
+    """
+    try:
+        _train(trial, output, assignments, out)
+    except _Failed as failed:
+        err.print(str(failed), markup=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+def _train(trial: Path, output: Path | None, assignments: list[str], out: Console) -> None:
     name, config, monitor = read_trial(trial)
     changed = parse_assignments(assignments)
-    if changed:
-        config = TrialConfig.from_flat({**config.to_flat(), **changed})
+    refuse_recipe(changed, "a trial file")
+    if changed:  # all that a recipe set is there
+        config = TrialConfig.from_flat({**config.to_flat(), "recipe": None, **changed})
     target = output or trial.parent / f"{trial.stem}-again"
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists and is not empty; name another with --output")
+    _check_free(target)
 
     import torch
 
@@ -38,6 +54,9 @@ def train_again(trial: Path, output: Path | None, assignments: list[str], out: C
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     session = Session(None, device, None, monitor)
     repeats = session.data(config)
+    places = [target, *(target.with_name(f"{target.name}-{data.title}") for data in repeats[1:])]
+    for place in places:
+        _check_free(place)
     model = session.build(config, repeats[0])
     out.print(
         f"{name} on {repeats[0].name}: {choose(config.train.precision, device, model.adapted.shape.hidden)[1]}",
@@ -51,14 +70,13 @@ def train_again(trial: Path, output: Path | None, assignments: list[str], out: C
         if report.is_best:
             best = report
     if best is None:
-        raise UserError(f"no epoch gave a finite {monitor[0]}")
+        raise _Failed(f"no epoch gave a finite {monitor[0]}")
     tested = []
-    for number, data in enumerate(repeats):
+    for data, place in zip(repeats, places, strict=True):
         prefix = f"{data.title}/model" if data.title else "model"
         model.front_end = data.front_end
         model.load_adapter_state(under(best.judged, prefix))
         tested.append(answers_on(config, model, data, "test").metrics())
-        place = target.with_name(f"{target.name}-{data.title}") if number else target
         save_model(
             model,
             place,
@@ -78,13 +96,27 @@ def train_again(trial: Path, output: Path | None, assignments: list[str], out: C
     )
 
 
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists and is not empty; name another with --output")
+
+
+def refuse_recipe(changed: Mapping[str, Any], what: str) -> None:
+    """`UserError` for a recipe among changes to a configuration in which nothing is left open for it."""
+    if changed.get("recipe") is not None:
+        raise UserError(
+            f"--set recipe={changed['recipe']}: {what} holds every setting already, and a recipe sets only what is "
+            "left open; start from a space instead: python launch.py --space … --set recipe=NAME"
+        )
+
+
 def _reports(training: Iterator[Report]) -> Iterator[Report]:
     from trainables.loop import Diverged
 
     try:
         yield from training
     except Diverged as diverged:
-        raise UserError(f"the trial diverged: {diverged}; lower optim.lr (--set optim.lr=…)") from None
+        raise _Failed(f"the trial diverged: {diverged}; lower optim.lr (--set optim.lr=…)") from None
 
 
 _SHOWN = ("train/loss", "val/loss")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from search.space import tree
 from search.space.errors import shown
 from search.space.parameters import OptunaTrial, Parameter
 from trainables.config import TrialConfig
+from trainables.recipes import recipe
 
 Params = dict[str, Any]
 
@@ -167,13 +170,20 @@ class Space:
     # -- facts -------------------------------------------------------------------------------------------
 
     def max_epochs(self) -> int:
-        """The epochs of a trial that is not stopped (the most, where they are sampled)."""
+        """The epochs of a trial that is not stopped (the most, where they are sampled or a recipe's differ)."""
         for parameter in self.params:
             if parameter.key == "epochs":
                 return max(int(end) for end in parameter.domain.ends() if end is not None)
         if "epochs" not in self.base and self.base.get("recipe") is not None:
-            return self.trial_config(self.complete({})).epochs
+            return max(self._epochs_of_recipe(), default=TrialConfig().epochs)
         return int(self.base.get("epochs", TrialConfig().epochs))
+
+    def _epochs_of_recipe(self) -> Iterator[int]:
+        """What the recipe in `base` says for every method and value of an option, where it says anything."""
+        values = (((p.key, value),) for p in self.params for value in p.domain.ends())
+        for params in chain(self.branches(), tree.covering(self.params, values)):
+            with suppress(ConfigError):  # a case that the recipe lacks: reading the space tells
+                yield int(recipe(str(self.base["recipe"]), self.flat(params)).get("epochs", TrialConfig().epochs))
 
     def methods(self) -> tuple[str, ...]:
         """Every method the space can propose, in order."""

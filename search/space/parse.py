@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from petl.config import method_keys
 from petl.errors import ConfigError, UserError, nearest
 from search.space.aims import measurable
 from search.space.combinations import check_combinations
 from search.space.errors import Mistake, SpaceError, shown
+from search.space.following import follow_recipe
+from search.space.idle import idle_notes
 from search.space.model import Params, Space
 from search.space.parse_params import Keys, read_base, read_params
 from search.space.parse_sections import (
@@ -31,7 +32,6 @@ from search.space.parse_sections import (
 from search.space.reader import Reader
 from search.space.writing import SCHEMA
 from search.space.yamlfile import Document, Path, read, scalar
-from trainables.recipes import RECIPES, recipes
 
 _TOP = (
     "schema",
@@ -108,13 +108,13 @@ def parse_space(
         found = shown(document.value)
         raise SpaceError(file, [Mistake("line 1", f"a space is a mapping (name: value), found {found}")])
     overrides = overrides or {}
-    fixed = _follow_recipe(document, overrides)
+    fixed = follow_recipe(document, overrides)
     reader = Reader(document, _apply(document, overrides))
     space = _read_space(reader, FilePath(file).stem)
     reader.stop_if_wrong()
     notes = check_combinations(space, reader)
     reader.stop_if_wrong()
-    space = replace(space, notes=(*fixed, *space.notes, *notes))
+    space = replace(space, notes=(*fixed, *space.notes, *notes, *idle_notes(space)))
     return measurable(space)
 
 
@@ -221,28 +221,6 @@ def _apply(document: Document, overrides: Mapping[str, Any]) -> dict[Path, str]:
         said[path] = f"{key} ({_FLAGS[key]})" if key in _FLAGS else f"--set {key}"
         _put(document.value, path, value)
     return said
-
-
-def _follow_recipe(document: Document, overrides: Mapping[str, Any]) -> list[str]:
-    """Take out of the file what a recipe asked for on the command line sets; notes on what is not sampled then.
-
-    Options of methods stay: they are what a space is about. In a file, what stands beside a recipe wins over it.
-    """
-    name = overrides.get("recipe")
-    if name not in RECIPES:
-        return []
-    of_method = {info.key for info in method_keys()}
-    owned = {key for row in recipes(str(name)) for key in row.settings} - of_method - overrides.keys()
-    top = document.value
-    for section in [top.get("base"), *(top.get("enqueue") or [])]:
-        if isinstance(section, dict):
-            for key in owned & section.keys():
-                del section[key]
-    params = top.get("params")
-    sampled = sorted(owned & params.keys()) if isinstance(params, dict) else []
-    for key in sampled:
-        del params[key]
-    return [f"recipe {name} fixes {', '.join(sampled)}, which the space would sample"] if sampled else []
 
 
 def _put(top: dict[str, Any], path: Path, value: Any) -> None:

@@ -69,7 +69,7 @@ def read_base(reader: Reader, value: Any, keys: Keys, settings: tuple[str, ...])
         if complaint:
             reader.wrong(path, complaint)
         else:
-            base[key] = given
+            base[key] = keys.infos[key].read(given)
     return base
 
 

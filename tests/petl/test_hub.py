@@ -186,9 +186,12 @@ def test_pickles_in_the_cache_are_not_read(cache: Path) -> None:
         (b"\xff" * 40, "cut off in its header"),
         ((2).to_bytes(8, "little") + b"[]", "header is damaged"),
         ((2).to_bytes(8, "little") + b"{}", "holds no tensors"),
+        ((33).to_bytes(8, "little") + b'{"a": {"data_offsets": [0, "1"]}}', "bytes are missing"),
+        ((33).to_bytes(8, "little") + b'{"a": {"data_offsets": [0, "x"]}}', "header is damaged"),
+        ((35).to_bytes(8, "little") + b'{"a": {"data_offsets": [0, 1e999]}}', "header is damaged"),
         ("half", "bytes are missing"),
     ],
-    ids=["none", "empty", "noise", "list", "nothing", "half"],
+    ids=["none", "empty", "noise", "list", "nothing", "text", "word", "infinite", "half"],
 )
 def test_weights_are_looked_at_before_anything_starts(content: bytes | str | None, said: str, tmp_path: Path) -> None:
     directory = tiny_checkpoint(tmp_path / "ast")

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from petl import AudioModel, Prediction, UserError, attach
-from petl.frontend import AstFrontEnd, clip_features
+from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd, WhisperFrontEnd, clip_features
 from petl.pooling import pooled
 from tests.petl.models import FRAMES, HIDDEN, LABELS, MELS, inputs, tiny_backbone, trained
 
@@ -80,6 +80,32 @@ def test_predicting_a_file(clip: Path) -> None:
     assert found.label == LABELS[int(expected.argmax())]
     assert found.probability == max(found.probabilities.values())
     assert sum(found.probabilities.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        FRONT_END,
+        AstFrontEnd(mel_bins=MELS, frames=FRAMES, sample_rate=48000),
+        WaveformFrontEnd(frames=30),
+        WhisperFrontEnd(mel_bins=80, frames=20, chunk=1),
+        WhisperFrontEnd(mel_bins=80, frames=100, chunk=1),
+    ],
+    ids=["ast", "ast48", "waveform", "whisper", "whisper whole"],
+)
+@pytest.mark.parametrize("rate", [4000, 16000, 44100])
+def test_a_recording_is_read_no_further_than_the_input_reaches(front_end: FrontEnd, rate: int, tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 4 * rate)
+    soundfile.write(tmp_path / "long.wav", wave, rate, subtype="FLOAT")
+    model = _classifier()
+    model.front_end = front_end
+    whole, heard = clip_features(tmp_path / "long.wav", front_end), model.features(tmp_path / "long.wav")
+    assert front_end.rows(front_end.frames) <= len(heard)
+    assert len(heard) < len(whole) or front_end.frames == 100  # a Whisper keeps no more than its chunk
+    torch.testing.assert_close(front_end.collate([heard]).values, front_end.collate([whole]).values, rtol=0, atol=1e-4)
+    wave[3 * rate :] = np.nan  # nobody looks there
+    soundfile.write(tmp_path / "spoilt.wav", wave, rate, subtype="FLOAT")
+    assert torch.equal(model.features(tmp_path / "spoilt.wav"), heard)
 
 
 def test_predicting_leaves_the_mode(clip: Path) -> None:

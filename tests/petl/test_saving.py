@@ -362,6 +362,10 @@ def _edit_config(**changed: Any) -> Callable[[Path], None]:
     return apply
 
 
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    return lambda directory: (directory / name).write_text(text) and None
+
+
 def _truncate(name: str, size: int) -> Callable[[Path], None]:
     return lambda directory: os.truncate(directory / name, size)
 
@@ -391,6 +395,18 @@ PHI = "base_model.model.layers.0.attention.soft_moa.phi"
         (_edit_config(method=["soft_moa"]), "'method' must be an object"),
         (_edit_config(schema="petl.adapter/9"), "newer"),
         (_edit_config(backbone="x"), "'backbone' must be"),
+        (_edit_config(output={"kind": ["tags"]}), "output kind .* is not known"),
+        (_edit_config(output={"kind": "tags", "threshold": 10**400}), "threshold of tags is huge"),
+        (_edit_config(output={"kind": "slots", "slots": [["x", 10**400]]}), r"petl_config\.json"),
+        (_edit_config(output={"kind": "tokens", "unit": ["a"]}), "output unit"),
+        (_edit_config(labels=["a", "\ud800", "c"]), "surrogates not allowed"),
+        (_edit_config(method={"method": "lora", "lora.alpha": 10**400}), r"petl_config\.json"),
+        (_edit_config(method={"method": "adapter", "adapter.reduction": 1e-320}), r"petl_config\.json"),
+        (_edit_config(method={"method": "+".join(["lora"] * 20000)}), r"petl_config\.json"),
+        (_write("petl_config.json", '{"schema": ' + "1" * 5000 + "}"), "not valid JSON"),
+        (_write("petl_config.json", "[" * 100_000), "not valid JSON"),
+        (_write("preprocessor_config.json", '{"feature_extractor_type": ["a"]}'), r"preprocessor_config\.json"),
+        (_write("preprocessor_config.json", '{"max_length": 1e999}'), "max_length"),
     ],
 )
 def test_damaged_and_hostile_directories(damage: Callable[[Path], Any], said: str, saved: Path) -> None:

@@ -65,6 +65,26 @@ def test_a_restarted_group_loses_what_was_asked_and_ignores_late_answers() -> No
     _run(story())
 
 
+def test_a_group_that_refuses_ends_everything_with_its_reason() -> None:
+    async def story() -> None:
+        hub = Hub()
+        first = await hub.hello("g0", {})
+        assert await hub.acquire("proxy", 1.0)
+        asked = asyncio.create_task(hub.call("g0", first, _command()))
+        waiting = asyncio.create_task(hub.acquire("another", 5.0))
+        await asyncio.sleep(0)
+        assert await hub.dead() == ""
+        await hub.refuse("g1", "that cannot be had")
+        assert await hub.dead() == "that cannot be had"
+        assert await waiting == {"lost": "that cannot be had"}
+        assert not asked.done()  # a group that works is not disturbed
+        await hub.down("g0", "gone")
+        assert await asked == {"lost": "gone"}
+        assert await hub.dead() == "that cannot be had"
+
+    _run(story())
+
+
 def test_groups_are_leased_to_one_owner_at_a_time() -> None:
     async def story() -> None:
         hub = Hub()

@@ -72,7 +72,7 @@ def test_what_is_tried_first_can_be_built(file: Path) -> None:
         adapted.detach()
 
 
-@pytest.mark.parametrize("name", _ANY_FAMILY)
+@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.slow), *(n for n in _ANY_FAMILY if n != "all")])
 def test_spaces_that_run_on_any_family(name: str) -> None:
     """Including AST-base, wav2vec 2.0 base and large: every option fits, down to the ends of all ranges."""
     space = load_space(_ROOT / "spaces" / f"{name}.yaml")

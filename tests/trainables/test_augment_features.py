@@ -153,6 +153,21 @@ def test_what_needs_a_spectrogram_is_refused_for_waveforms(name: str, words: str
         check(options, front_end)
 
 
-@pytest.mark.parametrize("front_end", [AstFrontEnd(), WhisperFrontEnd(), WaveformFrontEnd()], ids=lambda f: f.kind)
+def test_a_gain_is_refused_where_every_waveform_is_scaled() -> None:
+    front_end = WaveformFrontEnd()
+    waves_BS = torch.randn(2, 16000, generator=_generator())
+    lengths_B = torch.tensor([16000, 9000])
+    quiet, loud = (front_end.collate_waveforms(level * waves_BS, lengths_B).values for level in (0.1, 1.0))
+    torch.testing.assert_close(quiet, loud, rtol=1e-3, atol=1e-4)  # the reason
+    with pytest.raises(ConfigError, match=r"aug\.gain is 6, .* each scaled to deviation 1 .* set it to 0") as caught:
+        check(AugOptions(gain=6.0), front_end)
+    assert caught.value.key == "aug.gain"
+    check(AugOptions(mixup=0.5, noise=0.5, roll=10, speed=0.1), front_end)
+
+
+_PLAIN = WaveformFrontEnd(normalize=False)
+
+
+@pytest.mark.parametrize("front_end", [AstFrontEnd(), WhisperFrontEnd(), _PLAIN], ids=lambda f: f.kind)
 def test_waveform_augmentations_are_for_all(front_end: FrontEnd) -> None:
     check(AugOptions(mixup=0.5, noise=0.5, roll=10, speed=0.1, gain=6.0), front_end)

@@ -124,6 +124,28 @@ def test_lengths_after_a_change_of_speed(half_percents: int, lengths: list[int],
     assert found_BS.shape[1] >= int(changed_B.max())
 
 
+@pytest.mark.parametrize(
+    "front_end", [AstFrontEnd(frames=60), WhisperFrontEnd(frames=60), WaveformFrontEnd(frames=60)], ids=lambda f: f.kind
+)
+def test_no_slowed_clip_of_a_sequence_loses_its_end(front_end: FrontEnd) -> None:
+    """One that would become longer than the input keeps its speed; the others are slowed as they were drawn."""
+    full = next(n for n in range(9000, 20000) if front_end.frames_of(n + 1) > 60)  # the longest that fits
+    lengths_B = torch.tensor([full, 60 * 144, 3000, 3000])
+    waves_BS = torch.zeros(4, full)
+    waves_BS[0, -800:] = 0.5  # the last word
+    seen: set[tuple[int, ...]] = set()
+    for seed in range(60):
+        cut = augmented_waveforms(waves_BS, lengths_B, AugOptions(speed=0.1), front_end, _generator(seed))
+        whole = augmented_waveforms(waves_BS, lengths_B, AugOptions(speed=0.1), front_end, _generator(seed), whole=True)
+        for before, after, freely in zip(
+            *(x.tolist() for x in (lengths_B, whole.lengths_B, cut.lengths_B)), strict=True
+        ):
+            assert front_end.frames_of(after) <= 60
+            assert after == (freely if front_end.frames_of(freely) <= 60 else before)
+        seen.add(tuple(cut.lengths_B.tolist()[:1]))
+    assert len(seen) == 3  # slower, too
+
+
 def test_gain_is_uniform_in_decibels() -> None:
     waves_BS = torch.full((20000, 2), 0.5)
     decibels_B = 20 * torch.log10(with_gain(waves_BS, 6.0, _generator())[:, 0] / 0.5)

@@ -151,6 +151,14 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(
     assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
     for name, gradient in _gradients(other).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+    # Steps as long as gradients, and these clipped: of the whole batch, not of its parts.
+    clipped = {"optim.eps": 1.0, "optim.lr": 0.3, "train.grad_clip": 0.05}
+    _, one = trained({**flat, **clipped}, tmp_path / "whole-clipped")
+    _, other = trained({**flat, **clipped, "train.accumulate": accumulate}, tmp_path / "parts-clipped")
+    norm = sum(float(gradient.square().sum()) for gradient in _gradients(one).values()) ** 0.5
+    assert norm == pytest.approx(0.05, rel=1e-3)
+    for name, tensor in one.part("model").items():
+        torch.testing.assert_close(other.part("model")[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [{"lora.dropout": 0.2}, {"method": "adapter", "adapter.block": "conformer"}])

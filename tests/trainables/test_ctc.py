@@ -281,6 +281,18 @@ def test_slots_are_judged_by_their_types_and_values() -> None:
     assert found["wer"] == pytest.approx(1 / 11) and found["cer"] == pytest.approx(1 / 40)
 
 
+def test_the_worst_transcripts_come_first_and_unknown_symbols_are_counted() -> None:
+    clips = _clips("one two", "three", "two ñ three")
+    task = _task("speech_recognition", clips, train=[0, 1])
+    tables = task.tables([_ids(task, text) for text in ("one one", "three", "one one one")], clips)
+    assert [(row["edits"], row["said"], row["heard"]) for row in tables["transcripts"]] == [
+        (3, "two ñ three", "one one one"),
+        (1, "one two", "one one"),
+        (0, "three", "three"),
+    ]
+    assert tables["unknown_symbols"] == [{"symbol": "ñ", "clips": 1}]
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_intervals_hold_what_was_measured_and_repeat_themselves(name: TaskName) -> None:
     texts = {

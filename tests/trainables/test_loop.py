@@ -160,7 +160,9 @@ os._exit(0)
 def test_two_workers_train_what_one_trains(tiny_ast: Path, tones: Path, tmp_path: Path) -> None:
     import json
 
-    config = _config(tiny_ast, tones, epochs=3, **{"train.batch_size": 7})
+    # With so large an eps steps are as long as gradients, and some of these are clipped: a wrong scale of them shows.
+    scaled = {"optim.eps": 1.0, "optim.lr": 0.3, "train.grad_clip": 1.0}
+    config = _config(tiny_ast, tones, epochs=3, **{"train.batch_size": 7, **scaled})
     alone, _ = _run(config)
     root = Path(__file__).parents[2]
     arguments = [f"file://{tmp_path / 'meet'}", json.dumps(config.to_flat()), str(root)]
@@ -175,4 +177,4 @@ def test_two_workers_train_what_one_trains(tiny_ast: Path, tones: Path, tmp_path
     together = json.loads(next(line for line in outputs[0].splitlines() if line.startswith("RESULT"))[7:])
     for one, two in zip(alone, together, strict=True):
         for name, value in _numbers(one).items():
-            assert two[name] == pytest.approx(value, abs=2e-3), name
+            assert two[name] == pytest.approx(value, abs=1e-3), name

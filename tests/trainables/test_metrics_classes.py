@@ -90,14 +90,6 @@ def test_scikit_learn_says_the_same_in_any_order_of_the_clips(classes: int, clip
     assert sum(known) / len(known) == pytest.approx(measured["macro_f1"], abs=1e-6)
 
 
-def test_shares_of_workers_come_back_in_the_order_of_the_split() -> None:
-    logits, targets = metrics.gathered(
-        torch.tensor([[2.0], [0.0], [1.0]]), torch.tensor([2, 0, 1]), torch.tensor([2, 0, 1])
-    )
-    assert logits.flatten().tolist() == [0.0, 1.0, 2.0]
-    assert targets.tolist() == [0, 1, 2]
-
-
 # Action, object, location of four clips.
 _SLOTS = torch.tensor([[0, 1, 2], [1, 1, 0], [2, 0, 0], [0, 0, 0]])
 _HEARD = torch.tensor([[0, 1, 2], [1, 1, 3], [2, 0, 0], [1, 1, 0]])

@@ -294,6 +294,46 @@ def test_aats_variants_and_rates() -> None:
     _has(_of("aat", "esc50", "adapter+prompt", adapter__location="ffn"), adapter__placement=None, prompt__length=12)
 
 
+def test_aats_prompts_beside_the_spatial_adapter_alone() -> None:
+    found = _of("aat", "esc50", "adapter+prompt", adapter__location="attention")
+    _has(found, adapter__placement="sequential", adapter__ratio=0.25, prompt__length=12, optim__lr=1e-4)
+
+
+def test_a_given_prefix_length_counts_pairs() -> None:
+    """24 published "prefixes" are 12 keys and 12 values."""
+    published = _of("petl_ast", "esc50", "prefix")
+    _has(published, prefix__length=24, prefix__split=True)
+    for length in (12, 7):
+        given = _of("petl_ast", "esc50", "prefix", prefix__length=length)
+        assert "prefix.split" not in given and given["optim.lr"] == 1e-2
+    flat = {"method": "prefix", "recipe": "petl_ast", "dataset": "esc50", "data": "/x", "backbone": AST}
+    counts = [
+        trainable_parameters(TrialConfig.from_flat({**flat, **more}).method, BackboneShape(), 50)
+        for more in ({}, {"prefix.length": 12})
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_blocks_that_petl_ast_lacks_train_like_its_bottlenecks() -> None:
+    bottleneck = _of("petl_ast", "esc50", "adapter")
+    for block in ("convpass", "conv", "tiny_attention", "tiny_external_attention", "tiny_conformer"):
+        found = _of("petl_ast", "esc50", "adapter", adapter__block=block)
+        assert {k for k in found if k.startswith("adapter.")} <= {"adapter.init"}
+        assert found.items() >= {k: v for k, v in bottleneck.items() if not k.startswith("adapter.")}.items()
+        assert not any(row.given.get("adapter.block") == block for row in recipes("petl_ast")), "not its own"
+
+
+def test_sures_linear_probe() -> None:
+    for dataset in ("esd", "speech_commands_v1"):
+        probe = _of("sure", dataset, "linear", XLSR)
+        _has(probe, optim__lr=2e-3, head__kind="projector", head__width=256, norms="none", backbone_mode="train")
+        _has(probe, train__batch_size=512, epochs=100)
+    speech = _of("sure", "librispeech", "linear", XLSR, data__target="text")
+    assert speech["optim.lr"] == 2e-3 and not [key for key in speech if key.startswith("head.")]
+    where = sources("sure", {"dataset": "esd", "method": "linear", "backbone": XLSR})
+    assert "projector and classifier alone" in where["optim.lr"]
+
+
 # -- every case ------------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +457,13 @@ def test_the_kind_of_backbone_is_read_from_its_config(tmp_path: Path) -> None:
         ({"recipe": "aat"}, ["dataset 'embedded'", "openmic"]),
         ({"recipe": "aat", "dataset": "gtzan", "method": "lora"}, ["method 'lora'", "'gtzan'", "'partial'"]),
         (
-            {"recipe": "petl_ast", "dataset": "esc50", "method": "adapter", "adapter.block": "convpass"},
+            {
+                "recipe": "petl_ast",
+                "dataset": "iemocap",
+                "backbone": BASE,
+                "method": "adapter",
+                "adapter.block": "convpass",
+            },
             ["adapter.block: convpass", "'adapter' with adapter.block: conformer"],
         ),
         ({"recipe": "petl_ast", "dataset": "esc50", "backbone": BASE}, ["reads waveforms", "it covers: an AST"]),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainables.checkpoints import CheckpointStore
+from trainables.config import TrialConfig
 from trainables.session import Session
 
 
@@ -65,6 +66,17 @@ def test_another_session_continues_where_the_first_one_was_killed(
     assert second.epoch("a", flat, fresh=True)["epoch"] == 1
     assert second.epoch("a", flat)["train/loss"] == straight[1]["train/loss"]
     assert second.epoch("a", flat)["train/loss"] == straight[2]["train/loss"]
+
+
+def test_only_the_last_few_openings_are_kept(session: Session, flat: dict[str, Any]) -> None:
+    speeds = (0.05, 0.1, 0.15, 0.2)
+    first, *_, last = [session.data(TrialConfig.from_flat({**flat, "aug.speed": speed})) for speed in speeds]
+    assert len(session._data) == 3
+    assert session.data(TrialConfig.from_flat({**flat, "aug.speed": speeds[-1]})) is last
+    second = session.data(TrialConfig.from_flat({**flat, "aug.speed": speeds[1]}))
+    again = session.data(TrialConfig.from_flat({**flat, "aug.speed": speeds[0]}))  # opened anew
+    assert again is not first and [one.digest for one in again] == [one.digest for one in first]
+    assert session.data(TrialConfig.from_flat({**flat, "aug.speed": speeds[1]})) is second
 
 
 def test_evaluating_uses_the_best_epoch(session: Session, flat: dict[str, Any]) -> None:

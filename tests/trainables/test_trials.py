@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petl import UserError
-from trainables.data.clips import Clip
+from trainables.config import DataOptions
+from trainables.data.clips import SPLITS, Clip
 from trainables.data.datasets.base import Problems
+from trainables.data.digest import data_digest
+from trainables.data.planning import DataPlan, plan
 from trainables.tasks.trials import MOST, PER_CLIP, Pairs, Trial, check_trials, drawn, listed, read_trials
 
 
@@ -79,8 +82,9 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
     path = tmp_path / "trials_test.txt"
     clips = [*VOICES, _clip("my own.wav", "p3")]
     path.write_text("1 a b\n\n0  a   c\n0\tmy own.wav\td\n")
-    trials = read_trials(path, clips)
-    assert trials == (Trial("a", "b", True), Trial("a", "c", False), Trial("my own.wav", "d", False))
+    trials = read_trials(path, [clip.name for clip in clips], "test")
+    expected = [("a", "b", True), ("a", "c", False), ("my own.wav", "d", False)]
+    assert trials == tuple(Trial(*pair, "test") for pair in expected)
     assert _names(VOICES, listed(trials, VOICES)) == [("a", "b", True), ("a", "c", False)]
     assert len(listed(trials, []).same_N) == 0
 
@@ -90,11 +94,71 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
     parts = [_clip("part", "p3", start=0.0, end=1.0), _clip("part", "p3", start=1.0, end=2.0)]
     path.write_text("1 a b\n2 a b\n0 a\n0 aa c\n0 part a\n")
     with pytest.raises(Problems, match="4 problems") as caught:
-        read_trials(path, [*VOICES, *parts])
+        read_trials(path, [clip.name for clip in (*VOICES, *parts)])
     for words in ("row 2: '2 a b'", "row 3", "row 4: 'aa' is not a clip", "row 5: 'part' is the file of 2 clips"):
         assert words in str(caught.value)
+    names = [clip.name for clip in VOICES]
     path.write_text("1 a b\n")
     with pytest.raises(UserError, match="both pairs of one speaker"):
-        read_trials(path, VOICES)
+        read_trials(path, names)
     with pytest.raises(UserError, match="cannot be read"):
-        read_trials(tmp_path / "none.txt", VOICES)
+        read_trials(tmp_path / "none.txt", names)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "trials.txt"
+    path.write_text("1\ta\u2028b\tc\n0\td\tc\n", encoding="utf-8")
+    assert read_trials(path, ["a\u2028b", "c", "d"]) == (Trial("a\u2028b", "c", True), Trial("d", "c", False))
+
+
+def test_few_of_many_wrong_names_are_looked_up(tmp_path: Path) -> None:
+    path = tmp_path / "trials.txt"
+    path.write_text("".join(f"1 clip{i}.wavv clip{i}.wav\n" for i in range(9)))
+    with pytest.raises(Problems, match="9 problems") as caught:
+        read_trials(path, [f"clip{i}.wav" for i in range(9)])
+    assert str(caught.value).count("did you mean") == 5
+
+
+def _spoken(root: Path, skip: bool = False) -> list[DataPlan]:
+    """Two clips of each of two speakers in every split; `trials_*.txt` are in `root` already."""
+    names = [f"{split}/{speaker}{take}.wav" for split in SPLITS for speaker in "pq" for take in (1, 2)]
+    rows = [f"{name},{name[-6]}{name[:2]},{name.partition('/')[0]}" for name in names]
+    (root / "manifest.csv").write_text("\n".join(["path,speaker,split", *rows]) + "\n")
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    (root / "test" / "p2.wav").unlink()
+    options = {"dataset": "manifest", "target": "speaker", "path": str(root), "skip_bad_files": skip}
+    return [plan(DataOptions.model_validate(options))]
+
+
+def test_a_list_is_of_its_split_alone(tmp_path: Path) -> None:
+    test = "1 test/p1.wav test/p2.wav\n1 test/q1.wav test/q2.wav\n0 test/p1.wav test/q1.wav\n"
+    (tmp_path / "trials_test.txt").write_text(test)
+    [made] = _spoken(tmp_path, skip=True)
+    # A pair of a clip that is missing is left out, but the list is not wrong; val has no list, and pairs are drawn.
+    assert [(t.one, t.other, t.same, t.split) for t in made.trials] == [
+        ("test/q1.wav", "test/q2.wav", True, "test"),
+        ("test/p1.wav", "test/q1.wav", False, "test"),
+    ]
+    assert any("1 of 3 pairs are not used" in said for said in made.left_out)
+
+    # The list of val does not count for the test, whatever it names.
+    (tmp_path / "trials_val.txt").write_text(test)
+    with pytest.raises(UserError, match=r"trials_val\.txt: .* whose clips are in val and can be used; it has 0 and 0"):
+        _spoken(tmp_path, skip=True)
+    (tmp_path / "trials_val.txt").write_text("1 val/p1.wav val/p2.wav\n0 val/p1.wav val/q1.wav\n" + test)
+    [made] = _spoken(tmp_path, skip=True)
+    assert [t.split for t in made.trials] == ["val", "val", "test", "test"]
+
+    (tmp_path / "trials_test.txt").write_text("1 test/p1.wav test/p2.wav\n0 test/p1.wav test/q1.wav\n")
+    with pytest.raises(UserError, match=r"trials_test\.txt: .*; it has 0 and 1 of them"):
+        _spoken(tmp_path, skip=True)
+
+
+def test_pairs_are_part_of_the_data() -> None:
+    pairs = [("a", "b", True, "test"), ("a", "c", False, "test")]
+    plain, hashes = data_digest(VOICES, "wxyz"), [*"wxyz"]
+    assert data_digest(VOICES, hashes, []) == plain != data_digest(VOICES, hashes, pairs)
+    assert data_digest(VOICES, hashes, pairs[::-1]) == data_digest(VOICES, hashes, pairs)
+    assert data_digest(VOICES, hashes, [("a", "b", True, "val"), pairs[1]]) != data_digest(VOICES, hashes, pairs)

@@ -1,4 +1,4 @@
-"""Which augmentations a backbone can have. Those of waveforms work for all."""
+"""Which augmentations a backbone can have. Those of waveforms work for all, but for a gain that is taken out again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ _OF_SPECTROGRAMS = {
 
 
 def check(options: AugOptions, front_end: FrontEnd) -> None:
-    """Raise `ConfigError` when something is to be done to a spectrogram where there is none."""
+    """Raise `ConfigError` when something is to be done to a spectrogram where there is none, or nothing comes of it."""
     check_masks(options, spectrogram=front_end.spectrogram)
+    if options.gain and not front_end.spectrogram and getattr(front_end, "normalize", False):
+        raise ConfigError(
+            f"aug.gain is {options.gain:g}, but the backbone reads waveforms that are each scaled to deviation 1 "
+            "(do_normalize of its preprocessor_config.json), so that no gain is left of it; set it to 0",
+            "aug.gain",
+        )
 
 
 def check_masks(options: AugOptions, *, spectrogram: bool) -> None:

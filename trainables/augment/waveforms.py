@@ -10,9 +10,11 @@ Shapes: B clips, S samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from petl.frontend.inputs import first_positions
+from trainables.augment.speeds import STEPS, rate_of, samples_at
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from petl.frontend import FrontEnd
     from trainables.config import AugOptions
 
-_STEPS = 200  # speeds are whole half percents: other ratios would need resampling filters of hundreds of megabytes
 _REACH = 16  # samples; torchaudio's resampling filter reaches over 6 / 0.99 of the slower rate
 _SNR_RANGE = 30.0  # dB from the least to the greatest signal-to-noise ratio
 
@@ -41,14 +42,24 @@ def augmented_waveforms(
     front_end: FrontEnd,
     generator: torch.Generator,
     partners: tuple[Tensor, Tensor] | None = None,
+    *,
+    whole: bool = False,
 ) -> Waveforms:
     """Speed, mixup, noise and gain, in this order, as far as `options` ask for them; `roll` is `augmented`'s.
 
     `partners` are the waveforms and lengths of one other clip for each, as they are mixed in; they are neither sped up
-    nor made noisy themselves. Raises `ValueError` when there is mixup and no partners.
+    nor made noisy themselves. With `whole` no clip becomes longer than the input, which would cut its end off: what is
+    said there is part of what is to be learned of a sequence. Raises `ValueError` when there is mixup and no partners.
     """
     if options.speed:
-        waves_BS, lengths_B = with_speed(waves_BS, lengths_B, options.speed, generator, shortest=front_end.window)
+        waves_BS, lengths_B = with_speed(
+            waves_BS,
+            lengths_B,
+            options.speed,
+            generator,
+            shortest=front_end.window,
+            fits=(lambda samples: front_end.frames_of(samples) <= front_end.frames) if whole else None,
+        )
     weights_B = waves_BS.new_ones(len(waves_BS))
     if options.mixup:
         if partners is None:
@@ -70,31 +81,37 @@ def samples_needed(options: AugOptions, front_end: FrontEnd) -> int:
 
 
 def with_speed(
-    waves_BS: Tensor, lengths_B: Tensor, speed: float, generator: torch.Generator, *, shortest: int = 1
+    waves_BS: Tensor,
+    lengths_B: Tensor,
+    speed: float,
+    generator: torch.Generator,
+    *,
+    shortest: int = 1,
+    fits: Callable[[int], bool] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Every clip at 1 - speed, 1 or 1 + speed times its speed, each as likely as the others; pitch follows.
 
     The speed perturbation of Ko et al. (2015), with a factor in half percents. A clip of n samples has ceil(n / factor)
-    after it; one that would have less than `shortest` stays as it is.
+    after it; one that would have less than `shortest`, or a number that does not fit, stays as it is.
     """
     import torch
     from torchaudio.functional import resample
 
     drawn_B = torch.randint(-1, 2, (len(waves_BS),), generator=generator).tolist()
-    step = round(speed * _STEPS)
+    step = rate_of(speed)
     lengths: list[int] = lengths_B.tolist()
-    rates, changed = [_STEPS] * len(lengths), list(lengths)
+    rates, changed = [STEPS] * len(lengths), list(lengths)
     for clip, (drawn, samples) in enumerate(zip(drawn_B, lengths, strict=True)):
-        after = -(-samples * _STEPS // (_STEPS + drawn * step))
-        if after >= shortest:
-            rates[clip], changed[clip] = _STEPS + drawn * step, after
-    if all(rate == _STEPS for rate in rates):
+        after = samples_at(samples, drawn * step)
+        if after >= shortest and (fits is None or fits(after)):
+            rates[clip], changed[clip] = STEPS + drawn * step, after
+    if all(rate == STEPS for rate in rates):
         return waves_BS, lengths_B
     x_BS = waves_BS.new_zeros(len(lengths), max(changed))
     for rate in sorted(set(rates)):
         members = [clip for clip, found in enumerate(rates) if found == rate]
         here_BS = waves_BS[members, : max(lengths[clip] for clip in members)]
-        here_BS = here_BS if rate == _STEPS else resample(here_BS, rate, _STEPS)
+        here_BS = here_BS if rate == STEPS else resample(here_BS, rate, STEPS)
         kept = min(here_BS.shape[1], x_BS.shape[1])
         x_BS[members, :kept] = here_BS[:, :kept]
     # Resampling lets a clip ring on behind its end.

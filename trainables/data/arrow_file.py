@@ -158,14 +158,17 @@ def check_whole(path: Path, size: int) -> None:
 class RowFiles:
     """Numbers out of shards. Many threads may read at once; some hundred files are kept open."""
 
-    def __init__(self, paths: Sequence[Path], storage: str) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path], storage: str, sizes: Sequence[int] | None = None) -> None:
+        self._paths, self._sizes = paths, sizes
         self._storage = storage
         # Whoever reads holds the file, so one that falls out of the cache is closed after the last read.
         self._file = lru_cache(maxsize=_most_open())(self._opened)
 
     def _opened(self, number: int) -> FileIO:
         file = self._paths[number].open("rb", buffering=0)
+        if self._sizes is not None and os.fstat(file.fileno()).st_size != self._sizes[number]:
+            file.close()
+            raise OSError(None, "it was written anew")
         if hasattr(os, "posix_fadvise"):  # what follows a row is not the next one to be asked for
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         return file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,15 @@ from petl.errors import UserError
 from petl.frontend import AstFrontEnd, FrontEnd, ModelInput, WaveformFrontEnd, waveform_store
 from petl.frontend.spectrogram import AUDIOSET_MEAN, AUDIOSET_STD
 from petl.outputs import Output
+from petl.outputs.slots import Slots
 from petl.outputs.tokens import Tokens
+from trainables.augment.speeds import sped_up
 from trainables.config import DataOptions, TrainOptions
 from trainables.data.cache import FeatureCache, Progress, granted_cores, open_cache
 from trainables.data.clips import SPLITS, BadFile, BadFiles, Clip, leave_out_missing
 from trainables.data.datasets import list_clips
 from trainables.data.digest import content_hashes, data_digest, features_digest
-from trainables.data.lengths import input_length
+from trainables.data.lengths import TokensOf, filled, input_length
 from trainables.data.places import default_cache_root, make_folder
 from trainables.data.planning import DataPlan, data_root, make_plans
 from trainables.data.repeats import repeats_of
@@ -49,10 +51,12 @@ class AudioData:
         front_end: FrontEnd,
         *,
         waves: FeatureCache | None = None,
-        tokens: Callable[[int], int] | None = None,
+        tokens: TokensOf | None = None,
+        speed: float = 0.0,
     ) -> None:
         """`rows` and `contents`: cache row and content hash of each clip of the plan. `waves`: the same rows as
-        waveforms, for augmentation. `tokens`: how many tokens along time the backbone makes of so many rows.
+        waveforms, for augmentation. `tokens`: how many tokens along time the backbone makes of so many positions of
+        its input (`lengths.filled`). `speed`: how much faster training may play a clip; it needs `waves`.
         """
         self.digest = digest
         self.title = plan.title
@@ -62,7 +66,7 @@ class AudioData:
         self._all_rows = rows
         self._contents = contents
         self.front_end = self._final(front_end, plan)
-        self.dropped = self._too_long(plan, tokens)  # positions in the plan, and why
+        self.dropped = self._too_long(plan, tokens, speed)  # positions in the plan, and why
         self.plan = self._without(plan, {i for i, _ in self.dropped})
         self._rows = {split: [rows[i] for i in self.plan.splits.of(split)] for split in SPLITS}
         if isinstance(self.front_end, AstFrontEnd) and options.normalize == "dataset" and self._rows["train"]:
@@ -89,7 +93,10 @@ class AudioData:
         return task
 
     def answered_with(self, output: Output) -> AudioData:
-        """These data for a model that is trained already; `UserError` for classes that it does not know."""
+        """These data for a model that is trained already; `UserError` for classes that it does not know.
+
+        Slots may stand in another order: the labels of the clips are put into the model's.
+        """
         unknown = () if output.sequence or output.embeds else sorted(set(self.output.labels) - set(output.labels))
         if type(output) is not type(self.output):
             raise UserError(
@@ -101,6 +108,13 @@ class AudioData:
                 f"{self.plan.root} has labels the adapter does not know: {', '.join(unknown[:10])}; "
                 f"it knows {', '.join(output.labels)}"
             )
+        if isinstance(output, Tokens) and isinstance(self.output, Tokens) and output.unit != self.output.unit:
+            raise UserError(
+                f"{self.plan.root}: learned are its {self.output.unit} ('{self.plan.target_name}'), but the adapter "
+                f"answers with {output.unit}; name another target with --set data.target=…"
+            )
+        if isinstance(output, Slots) and isinstance(self.output, Slots) and output.names != self.output.names:
+            self.plan = self._in_order(self.output.names, output.names)
         self.plan = replace(self.plan, output=output)
         return self
 
@@ -195,7 +209,7 @@ class AudioData:
         # Seven digits: what float32 holds, and what a preprocessor_config.json shows.
         return replace(front_end, mean=round(mean, 7), std=round(std, 7))
 
-    def _too_long(self, plan: DataPlan, tokens: Callable[[int], int] | None) -> list[tuple[int, str]]:
+    def _too_long(self, plan: DataPlan, tokens: TokensOf | None, speed: float) -> list[tuple[int, str]]:
         """Training clips that no sequence of answers can fit: position in the plan, and why."""
         if tokens is None or not isinstance(plan.output, Tokens):
             return []
@@ -207,10 +221,30 @@ class AudioData:
             if frames > self.front_end.frames:
                 found.append((i, f"{frames / 100:.2f} s, but the input ends at {self.front_end.frames / 100:.2f} s"))
                 continue
-            needed, given = needed_tokens(plan.output, plan.clips[i]), tokens(self.front_end.rows(frames))
+            needed = needed_tokens(plan.output, plan.clips[i])
+            given = tokens(self._shortest_input(self._all_rows[i], speed))
             if needed > given:
                 found.append((i, f"its target needs {needed} tokens, its {frames / 100:.2f} s give {given}"))
         return found
+
+    def _shortest_input(self, row: int, speed: float) -> int:
+        """Positions of the input that a clip fills as it is, or where training plays it at its fastest."""
+        if speed and self._waves is not None:
+            samples = sped_up(int(self._waves.facts.length[row]), speed, self.front_end.window)
+            whole = isinstance(self.front_end, WaveformFrontEnd)
+            return filled(self.front_end, samples if whole else self.front_end.rows(self.front_end.frames_of(samples)))
+        return filled(self.front_end, int(self._cache.facts.length[row]) // self._cache.width)
+
+    def _in_order(self, own: tuple[str, ...], wanted: tuple[str, ...]) -> DataPlan:
+        """The plan with the labels of each clip, one for each slot of `own`, in the order of `wanted`."""
+        if sorted(own) != sorted(wanted):
+            raise UserError(
+                f"{self.plan.root} has the slots {', '.join(own)}, but the adapter answers {', '.join(wanted)}; "
+                "all of them are needed"
+            )
+        order = [own.index(name) for name in wanted]
+        clips = tuple(replace(clip, labels=tuple(clip.labels[k] for k in order)) for clip in self.plan.clips)
+        return replace(self.plan, clips=clips, target=replace(self.plan.target, slots=wanted))
 
     @staticmethod
     def _without(plan: DataPlan, left_out: set[int]) -> DataPlan:
@@ -234,7 +268,8 @@ def open_data(
     progress: Progress | None = None,
     whole: bool = False,
     waveforms: bool = False,
-    tokens: Callable[[int], int] | None = None,
+    tokens: TokensOf | None = None,
+    speed: float = 0.0,
 ) -> AudioData:
     """Open a data set, computing its features first when no cache holds them: the first of its repeats.
 
@@ -242,7 +277,7 @@ def open_data(
     of this process) compute, and `progress(done, total)` is called after every clip. A second opening takes
     milliseconds: files are not read again while their size and time stay. With `whole` nothing is split: every
     clip is in "test" and the normalisation is the front end's, to evaluate a trained model on it. `waveforms`: for
-    augmentation, keep the waveforms, too. `tokens` as in `AudioData`.
+    augmentation, keep the waveforms, too. `tokens` and `speed` as in `AudioData`.
 
     Raises `UserError` for whatever is wrong with the data (see `plan`), and `BadFiles` with all clips that
     cannot be decoded, unless `options.skip_bad_files`.
@@ -256,6 +291,7 @@ def open_data(
         whole=whole,
         waveforms=waveforms,
         tokens=tokens,
+        speed=speed,
     )[0]
 
 
@@ -268,7 +304,8 @@ def open_repeats(
     progress: Progress | None = None,
     whole: bool = False,
     waveforms: bool = False,
-    tokens: Callable[[int], int] | None = None,
+    tokens: TokensOf | None = None,
+    speed: float = 0.0,
 ) -> list[AudioData]:
     """`open_data` for every repeat: one for each fold and few-shot draw that is asked for, on one cache."""
     place = make_folder(cache_root or default_cache_root())
@@ -279,7 +316,7 @@ def open_repeats(
     # Refuses before anything is decoded.
     plans = make_plans(options, root, clips, bad, whole=whole, left_out=listing.left_out)
     contents = content_hashes(clips, root, place, workers or granted_cores())
-    digest = data_digest(clips, contents)
+    digest = data_digest(clips, contents, [tuple(vars(pair).values()) for plan in plans for pair in plan.trials])
     stores = [front_end, waveform_store(front_end)] if waveforms else [front_end]
     heard = features_digest(clips, contents)  # labels and splits are not in it: other targets use the same features
     caches = [
@@ -305,6 +342,6 @@ def open_repeats(
     waves = caches[1] if waveforms else None
     repeats = (options,) if whole else repeats_of(options, plans[0].clips)
     return [
-        AudioData(plan, own, digest, caches[0], rows, kept, front_end, waves=waves, tokens=tokens)
+        AudioData(plan, own, digest, caches[0], rows, kept, front_end, waves=waves, tokens=tokens, speed=speed)
         for plan, own in zip(plans, repeats, strict=True)
     ]

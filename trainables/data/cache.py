@@ -23,6 +23,7 @@ from trainables.data.cache_build import Progress, build, rows_done, rows_of
 from trainables.data.cache_index import INDEX, VERSION, ClipFacts, Facts, Index
 from trainables.data.clips import BadFile, Clip
 from trainables.data.cores import granted_cores
+from trainables.data.features import AGAIN, extract
 from trainables.data.places import make_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipFacts", "Facts", "FeatureCache", "Progress", "granted_cores", "open_cache"]
 
+_TRIED = 20  # clips that are decoded to see whether a fault has passed
 _GLANCE = 0.5  # seconds between looks at what the process that builds has got done
 
 
@@ -54,7 +56,9 @@ class FeatureCache:
             check_whole(folder / name, size)
         self.bad = {row: BadFile(clips[row].title, *found) for row, found in index.bad().items()}
         self.folder = folder
-        self._files = RowFiles([folder / name for name, _ in index.shards], front_end.storage)
+        self._files = RowFiles(
+            [folder / name for name, _ in index.shards], front_end.storage, [size for _, size in index.shards]
+        )
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -112,19 +116,29 @@ def open_cache(
 
     folder = cache_root / "features" / f"{digest[:32]}-{front_end.digest()}"
     found = _whole(folder, clips, front_end)
-    if found is not None:
+    if found is not None and not _passed(found, clips, front_end):
         return found
     make_folder(folder.parent)
     lock = FileLock(f"{folder}.lock")
     _acquire(lock, folder, len(clips), progress)
     try:
         found = _whole(folder, clips, front_end)  # somebody else may have built it while we waited
-        if found is None:
-            build(folder, clips, front_end, contents, workers or granted_cores(), progress)
+        anew = [] if found is None else _passed(found, clips, front_end)
+        if found is None or anew:
+            build(folder, clips, front_end, contents, workers or granted_cores(), progress, anew)
             found = FeatureCache(folder, clips, front_end)
     finally:
         lock.release()
     return found
+
+
+def _passed(cache: FeatureCache, clips: Sequence[Clip], front_end: FrontEnd) -> list[int]:
+    """Rows to be computed anew: all whose fault may not be the file's, where the first of them or so can be read now.
+
+    A disk that was away, or memory that was short, must not make good files bad for ever.
+    """
+    rows = [row for row, bad in sorted(cache.bad.items()) if bad.detail.endswith(AGAIN)]
+    return rows if any(not extract(clips[row], front_end).reason for row in rows[:_TRIED]) else []
 
 
 def _acquire(lock: BaseFileLock, folder: Path, total: int, progress: Progress | None) -> None:

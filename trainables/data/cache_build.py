@@ -48,8 +48,11 @@ def build(
     contents: Sequence[str] | None,
     workers: int,
     progress: Progress | None,
+    anew: Sequence[int] = (),
 ) -> None:
     """Make `folder` a whole cache of these clips. Only the holder of its lock may call this.
+
+    Shards that hold one of the rows `anew` are made once more.
 
     Raises `CacheError` when there is no room or writing fails; finished shards stay.
     """
@@ -57,6 +60,10 @@ def build(
         folder.mkdir(exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
         shards = _finished(folder, len(clips), front_end)
+        for first, last, name in list(shards):
+            if any(first <= row <= last for row in anew):
+                (folder / name).unlink()
+                del shards[first, last, name]
         gaps = _gaps(shards, len(clips))
         if gaps:
             _fill(folder, clips, front_end, contents, gaps, workers, progress)

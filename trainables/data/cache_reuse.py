@@ -55,7 +55,8 @@ class Known:
         hits = (keys[order[place]] == wanted) & (self._source < 0)
         self._source[hits] = len(self._sources)
         self._row[hits] = usable[order[place[hits]]]
-        self._sources.append((index, RowFiles([folder / name for name, _ in index.shards], self._storage)))
+        paths = [folder / name for name, _ in index.shards]
+        self._sources.append((index, RowFiles(paths, self._storage, [size for _, size in index.shards])))
 
     def row(self, number: int, otherwise: Callable[[], Row]) -> Row:
         """The row of the clip with the `number`-th key; `otherwise()` where no cache has it."""

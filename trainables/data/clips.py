@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ UNDECODABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr
 """Audio that people have but libsndfile does not read: worth a hint instead of silence."""
 
 _LISTED = 20
+_PART = re.compile(r" \[\S+ s to (end|\S+ s)\]$")  # as `Clip.title` has it
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class BadFile:
     reason: str  # missing, unreadable, empty, not finite, too short
     detail: str
 
+    @property
+    def clip_name(self) -> str:
+        """The clip's own name, where `name` is the title of a part."""
+        return _PART.sub("", self.name)
+
 
 class BadFiles(UserError):
     """Some clips cannot be used. `files` holds all of them; the message lists the first twenty."""
@@ -138,14 +145,21 @@ def leave_out_missing(
     return present, missing
 
 
-def audio_files(folder: Path) -> Iterator[Path]:
+def audio_files(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[Path]:
     """Every audio file below `folder`, sorted, hidden files and folders left out; links are followed."""
+    return _below(folder, suffixes, frozenset())
+
+
+def _below(folder: Path, suffixes: Collection[str], around: frozenset[Path]) -> Iterator[Path]:
+    """`around`: where this folder is really, and every one that led to it, with all that they lie in."""
+    real = folder.resolve()
+    around = around | {real, *real.parents}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            if entry.is_symlink() and entry.resolve() in (folder.resolve(), *folder.resolve().parents):
-                continue  # a link back up: it would go round for ever
-            yield from audio_files(entry)
-        elif entry.suffix.lower() in AUDIO_SUFFIXES:
+            if entry.is_symlink() and entry.resolve() in around:
+                continue  # a link back: it would go round for ever
+            yield from _below(entry, suffixes, around)
+        elif entry.suffix.lower() in suffixes:
             yield entry

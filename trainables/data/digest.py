@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _Known = dict[str, tuple[int, int, str]]  # name -> (bytes, mtime in ns, content
 
 _AT_ONCE = 1000  # files in the hands of the threads
 _SAVE_SECONDS = 60.0
+_UNREADABLE = "unreadable"
 
 
 def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers: int = 1) -> list[str]:
@@ -30,7 +31,8 @@ def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers:
     out why.
     """
     store = cache_root / "content" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]}.json"
-    known = _load(store)
+    # Those that could not be read are tried again: what is wrong with a disk passes without a trace at the file.
+    known = {name: found for name, found in _load(store).items() if not found[2].startswith(_UNREADABLE)}
     paths = {clip.name: clip.path for clip in clips}
     stale: list[tuple[str, int, int]] = []
     for name, path in paths.items():
@@ -39,7 +41,7 @@ def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers:
         except OSError:
             stale.append((name, -1, -1))
             continue
-        if known.get(name, (0, 0, ""))[:2] != (stat.st_size, stat.st_mtime_ns):
+        if known.get(name, (-1, -1, ""))[:2] != (stat.st_size, stat.st_mtime_ns):
             stale.append((name, stat.st_size, stat.st_mtime_ns))
     if stale:
         _read_anew(stale, paths, known, store, workers)
@@ -65,10 +67,12 @@ def _read_anew(
         _save(store, known)
 
 
-def data_digest(clips: Sequence[Clip], hashes: Sequence[str]) -> str:
+def data_digest(clips: Sequence[Clip], hashes: Sequence[str], pairs: Collection[Sequence[Any]] = ()) -> str:
     """64 hexadecimal digits that change with any clip's bytes, and with any field of any clip except its path.
 
-    The order of the clips does not matter. Fields that have their default do not count, so that a field which is new
+    `pairs`: those that a list which comes with the data names, as plain values. No order matters.
+
+    Fields that have their default do not count, so that a field which is new
     to `Clip` changes the digest of those data only that have it.
     """
     fields = [(field.name, field.default) for field in dataclasses.fields(Clip) if field.name != "path"]
@@ -76,7 +80,8 @@ def data_digest(clips: Sequence[Clip], hashes: Sequence[str]) -> str:
     for clip, content in zip(clips, hashes, strict=True):
         given = {name: value for name, default in fields if (value := getattr(clip, name)) != default}
         lines.append(hashlib.sha256(_plain([content, given])).digest())
-    return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
+    named = {hashlib.sha256(_plain(["pair", *pair])).digest() for pair in pairs}
+    return hashlib.sha256(b"".join([*sorted(lines), *sorted(named)])).hexdigest()
 
 
 def features_digest(clips: Sequence[Clip], hashes: Sequence[str]) -> str:
@@ -108,7 +113,7 @@ def _hash_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return f"unreadable {error.errno}"
+        return f"{_UNREADABLE} {error.errno}"
 
 
 def _load(store: Path) -> _Known:

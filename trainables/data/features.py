@@ -24,6 +24,9 @@ MAX_FRAMES = 4096
 """Frames kept of a clip: the longest input that can be asked for (41 s)."""
 
 _AHEAD = 4  # clips in flight per thread: bounds the memory, keeps the threads busy
+AGAIN = "; tried again next time"
+"""How the details of a clip end that could not be read for a fault that may not be the file's."""
+
 _DETAIL = 200  # characters of an unforeseen error
 
 LENGTH_TOLERANCE = 0.1  # seconds that a header may be wrong by: lengths of compressed files are rounded to blocks
@@ -57,9 +60,11 @@ def extract(clip: Clip, front_end: FrontEnd) -> Row:
     try:
         return _extract(clip, front_end)
     except AudioError as error:
-        reason, detail = str(error.reason), error.detail
+        reason, detail, passing = str(error.reason), error.detail, error.passing
     except Exception as error:  # whatever a decoder does on one file must not end the work on all others
         reason, detail = "unreadable", " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL]
+        passing = isinstance(error, (OSError, MemoryError)) or "allocate memory" in str(error)  # torch's own way
+    detail += AGAIN if passing else ""
     return Row(np.zeros((0, front_end.width), front_end.storage), reason=reason, detail=detail)
 
 

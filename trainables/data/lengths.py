@@ -1,7 +1,8 @@
-"""How long the input is when nobody asks for a length."""
+"""How long the input is when nobody asks for a length, and how much of it a clip fills."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from petl.frontend import FrontEnd, WaveformFrontEnd
@@ -11,6 +12,9 @@ from trainables.data.planning import DataPlan
 
 if TYPE_CHECKING:
     import numpy as np
+
+TokensOf = Callable[[int], int]
+"""How many tokens along time a backbone makes of so many input positions (see `filled`)."""
 
 _CUT_SHARE = 0.01  # of the clips that may be cut then, so that two long ones do not make all the others longer
 
@@ -31,3 +35,13 @@ def input_length(plan: DataPlan, options: DataOptions, frames_N: np.ndarray, fro
         longest = learned[-1] if fixed else max(learned[-1], *frames_N[[*splits.test]].tolist())
         frames = max(frames, min(longest, MAX_FRAMES))
     return frames
+
+
+def filled(front_end: FrontEnd, rows: int) -> int:
+    """Positions of the input, as its mask counts them, that a clip of so many cached rows fills.
+
+    They are samples of waveforms, else frames.
+    """
+    if isinstance(front_end, WaveformFrontEnd):
+        return min(rows, front_end.rows(front_end.frames))
+    return min(front_end.frames_in(rows), front_end.frames)

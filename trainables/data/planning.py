@@ -16,7 +16,7 @@ from trainables.data.datasets import Target, chosen, dataset, list_clips
 from trainables.data.places import default_cache_root
 from trainables.data.repeats import repeats_of, title
 from trainables.data.splits import SplitError, Splits, all_for_test, split_clips
-from trainables.tasks.trials import Trial, check_trials, read_trials
+from trainables.tasks.trials import Trial, check_kinds, check_trials, read_trials
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,12 @@ class DataPlan:
 
 
 def plan(options: DataOptions, *, cache_root: Path | None = None) -> DataPlan:
-    """List clips, outputs and splits: of the first repeat, where `options` ask for several.
+    """List clips, outputs and splits: of the first repeat, where `options` ask for several. Raises as `plans`."""
+    return plans(options, cache_root=cache_root)[0]
+
+
+def plans(options: DataOptions, *, cache_root: Path | None = None) -> list[DataPlan]:
+    """The same for every repeat.
 
     Raises `UserError`: the path or a file that is named is not there, another layout, bad rows, a fold or split that
     does not exist, a class with too few clips. The embedded task is made below `cache_root` on first use.
@@ -84,7 +89,7 @@ def plan(options: DataOptions, *, cache_root: Path | None = None) -> DataPlan:
     root = data_root(options, cache_root)
     listing = list_clips(options, root)
     clips, missing = leave_out_missing(listing.clips, options.skip_bad_files, root, options.dataset)
-    return make_plans(options, root, clips, missing, left_out=listing.left_out)[0]
+    return make_plans(options, root, clips, missing, left_out=listing.left_out)
 
 
 def data_root(options: DataOptions, cache_root: Path | None = None) -> Path:
@@ -112,14 +117,28 @@ def make_plans(
         target = replace(target, slots=known.slot_names(root))
     rule = known.protocols[choice.protocol]
     plans: list[DataPlan] = []
-    trials = _trials(root, clips) if target.task == "verification" else ()
+    lists = _trials(root, clips, bad) if target.task == "verification" else {}
     repeats = (options,) if whole else repeats_of(options, clips)
     for repeat in repeats:
         splits = all_for_test(clips) if whole else split_clips(clips, repeat, task=target.task, split=rule.split)
         learned = splits.test if whole else splits.train
-        if target.task == "verification" and not trials:
-            for split in ("test",) if whole else ("val", "test"):
-                check_trials([clips[i] for i in splits.of(split)], split)
+        trials: list[Trial] = []
+        said = list(left_out)
+        for split in () if target.task != "verification" else ("test",) if whole else ("val", "test"):
+            here = [clips[i] for i in splits.of(split)]
+            if split not in lists:
+                check_trials(here, split)
+                continue
+            path, pairs = lists[split]
+            names = {clip.name for clip in here}
+            used = [pair for pair in pairs if pair.one in names and pair.other in names]
+            check_kinds(used, path, f" whose clips are in {split} and can be used")
+            if len(used) < len(pairs):
+                said.append(
+                    f"{path}: {len(pairs) - len(used)} of {len(pairs)} pairs are not used: a clip of theirs was left "
+                    f"out or is not in {split}"
+                )
+            trials += used
         output = output_of(target, clips, learned)
         if plans and output != plans[0].output:
             raise UserError(
@@ -144,15 +163,19 @@ def make_plans(
                 splits,
                 tuple(bad),
                 "" if whole else title(repeat, repeats),
-                trials,
-                tuple(left_out),
+                tuple(trials),
+                tuple(said),
             )
         )
     return plans
 
 
-def _trials(root: Path, clips: list[Clip]) -> tuple[Trial, ...]:
-    """The pairs of `trials_val.txt` and `trials_test.txt` beside the data, in VoxCeleb's format; () without them."""
+def _trials(root: Path, clips: Sequence[Clip], bad: Sequence[BadFile]) -> dict[str, tuple[Path, tuple[Trial, ...]]]:
+    """{split: (list, its pairs)} of `trials_val.txt` and `trials_test.txt` beside the data, in VoxCeleb's format.
+
+    They may name clips that were left out: a list is not wrong because a file is.
+    """
     folder = root if root.is_dir() else root.parent
-    found = [folder / f"trials_{split}.txt" for split in ("val", "test")]
-    return tuple(trial for path in found if path.is_file() for trial in read_trials(path, clips))
+    names = [*(clip.name for clip in clips), *(file.clip_name for file in bad)]
+    paths = {split: folder / f"trials_{split}.txt" for split in ("val", "test")}
+    return {split: (path, read_trials(path, names, split)) for split, path in paths.items() if path.is_file()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from trainables.metrics.classes import ClassRow, class_table, classification, confusion, single_label
 from trainables.metrics.ensemble import EpochEnsemble
-from trainables.metrics.gathering import gathered
 from trainables.metrics.intervals import Interval, interval, interval_of_mean, interval_of_ratio, over_folds
 from trainables.metrics.slots import multi_slot, per_slot
 from trainables.metrics.spans import slot_filling, slot_spans
@@ -31,7 +30,6 @@ __all__ = [
     "edits",
     "eer",
     "error_rates",
-    "gathered",
     "interval",
     "interval_of_mean",
     "interval_of_ratio",

@@ -1,6 +1,7 @@
 """The mean of the outputs of all epochs so far, judged in place of the last epoch's (B clips, C classes).
 
-AAT logs such a cumulative score beside that of each epoch, from sigmoid outputs throughout.
+No option of a trial uses it: it is for whoever judges epochs one by one. AAT logs such a cumulative score beside that
+of each epoch, from sigmoid outputs throughout.
 """
 
 from __future__ import annotations

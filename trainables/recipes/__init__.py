@@ -99,7 +99,7 @@ def recipes(name: str | None = None) -> list[Row]:
         for dataset, targets in found.targets.items():
             for target in targets:
                 for kind in found.kinds:
-                    for variant in found.variants(dataset, target, kind):
+                    for variant in (v for v in found.variants(dataset, target, kind) if v.own):
                         case = Case(dataset, target, kind, variant, variant.given)
                         settled = _settled(found.parts(case), variant.given)
                         settings = {key: value for key, (value, _) in settled.items()}

@@ -10,13 +10,18 @@ was looked for as heard; `aug.mask_fill: zero` puts the masks on before the norm
 
 What differs from it:
 
-* the mean and deviation of the features are those of this copy's training clips, not the rounded ones of the scripts;
+* the mean and deviation of the features are those of this copy's training clips without padding; those in the scripts
+  were computed with the zeros that fill short clips up;
 * OpenMIC: the scripts ask for averaged weights of epochs 1 to 5 besides, whose files the same scripts tell the code not
   to write, so that it ends there without a result; `train.average_first` is left out. For some time its test clips were
   training clips;
 * `prompt`: the prompts of the first layer, which no token comes from, do not exist here; beside adapters, prompts
   overwrite patches in the first layer, too;
-* GTZAN was trained with an SSAST in its script; the settings are the same for an AST here;
+* GTZAN was trained with an SSAST in its script; the settings are the same for an AST here. OpenMIC has a script for an
+  SSAST, too, with the rate 1e-5; the rate here is that of its AST, 1e-4;
+* UrbanSound8K: 1e-5 is the rate of its script from AudioSet's weights, the one it runs; 1e-4 stands in the same script
+  for image weights;
+* `adapter+prompt` with the spatial adapter alone is in no script and takes the settings of the others;
 * the rate rises with every step of a warm-up, not every 50.
 """
 
@@ -74,6 +79,7 @@ _VARIANTS = (
     Variant("prompt", "aat_prompt"),
     Variant("adapter+prompt", "aat_mlp_spatial_prompt", {**_MLP, _PLACE: (None, "both")}),
     Variant("adapter+prompt", "aat_mlp_spatial_prompt", {**_MLP, _PLACE: ("ffn",)}),
+    Variant("adapter+prompt", "aat_mlp_spatial_prompt", {**_MLP, _PLACE: ("attention",)}, own=False),
 )
 
 
@@ -85,9 +91,11 @@ def _parts(case: Case) -> tuple[Part, ...]:
     script = _SCRIPTS[case.dataset]
     start, every, factor = script.step
     variant = case.variant.part()
-    if case.variant.when.get(_PLACE) == ("ffn",):  # parallel, the default, where "mixed" needs both sub-layers
+    place = case.variant.when.get(_PLACE, ())
+    if place in (("ffn",), ("attention",)):  # "mixed" needs both sub-layers; it is parallel (the default) at the first
+        rest = {k: v for k, v in variant.keys.items() if k not in (_PLACE, "adapter.placement")}
         variant = Part(
-            variant.source, {k: v for k, v in variant.keys.items() if k not in (_PLACE, "adapter.placement")}
+            variant.source, {**rest, **({"adapter.placement": "sequential"} if place == ("attention",) else {})}
         )
     settings = {
         "data.target": case.target,

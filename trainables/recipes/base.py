@@ -42,6 +42,7 @@ class Variant:
     method: str
     preset: str
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    own: bool = True  # whether it was trained; one that was not takes the settings of training, and is not listed
 
     @property
     def methods(self) -> frozenset[str]:
@@ -105,7 +106,7 @@ class Recipe:
                 return Case(dataset, target, kind, variant, flat)
         options = {k: flat[k] for v in self.variants(dataset, target, kind) for k in v.when if flat.get(k) is not None}
         asked = _shown({"method": flat.get("method") or "linear", **options})
-        known = [_shown(v.given).removeprefix("method ") for v in self.variants(dataset, target, kind)]
+        known = [_shown(v.given).removeprefix("method ") for v in self.variants(dataset, target, kind) if v.own]
         raise self._nothing_for(f"{asked} on dataset '{dataset}' ({target})", ", ".join(known))
 
     def _nothing_for(self, what: str, covered: str) -> ConfigError:

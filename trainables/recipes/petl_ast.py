@@ -21,6 +21,9 @@ What differs from it:
   of wav2vec 2.0 leaves dropout on, ours off. How long its clips of speech commands were is not known: `data.frames` is
   left out, and batches are padded to the same length (`fixed`), as there is no mask;
 * wav2vec 2.0 on IEMOCAP: the widths follow from the counts in table 3, the hyperparameters from nothing else;
+* `prefix.split` belongs to the published length: a `prefix.length` given beside the recipe counts pairs;
+* on an AST, adapters with blocks that it does not have (convpass, ConvAdapter, the tiny ones) train like its
+  bottlenecks, with the sizes that are given or their own defaults;
 * its seed (10) is not set: it means nothing to other code.
 """
 
@@ -62,6 +65,7 @@ _EPOCHS = {
 _EPOCHS_WAVEFORM = {"fluent_speech_commands": 50, "speech_commands_v2": 50, "iemocap": 20}
 
 _BLOCK, _PLACE = "adapter.block", "adapter.location"
+_OTHER_BLOCKS = ("convpass", "conv", "tiny_attention", "tiny_external_attention", "tiny_conformer")
 _BOTTLENECK: dict[str, tuple[Any, ...]] = {_BLOCK: (None, "bottleneck")}
 _CONFORMER: dict[str, tuple[Any, ...]] = {_BLOCK: ("conformer",)}
 _HOULSBY: dict[str, tuple[Any, ...]] = {_PLACE: ("both",)}
@@ -93,6 +97,7 @@ def _variants(dataset: str, target: str, kind: Kind) -> tuple[Variant, ...]:
         Variant("full", "p_full"),
         Variant("bitfit", "bitfit"),
         *_adapters("_k8" if dataset in _AUDIO else ""),
+        *(Variant("adapter", "pfeiffer", {_BLOCK: (block,)}, own=False) for block in _OTHER_BLOCKS),
         Variant("lora", "lora_petl_ast"),
         Variant("prompt", "spt_300", {"prompt.deep": (False,)}),
         Variant("prompt", "dpt_25", {"prompt.deep": (None, True)}),
@@ -130,7 +135,7 @@ def _parts(case: Case) -> tuple[Part, ...]:
                 "pooling": "mean",
             },
         ),
-        case.variant.part(),
+        _method(case),
     )
     split = {"data.protocol": "petl_ast", **({"data.fold": "all"} if name in _FOLDS else {})}
     return (
@@ -138,6 +143,15 @@ def _parts(case: Case) -> tuple[Part, ...]:
         Part(f"{_CODE}, main.py and dataset/", split),
         *(_waveform(case) if case.kind == "waveform" else _spectrogram(case, audio)),
     )
+
+
+def _method(case: Case) -> Part:
+    part = case.variant.part()
+    if not case.variant.own:  # sizes mean something else in other blocks
+        return Part(part.source, {})
+    if "prefix.length" in case.given:  # is the user's, in pairs of a key and a value like everywhere
+        return Part(part.source, {key: value for key, value in part.keys.items() if key != "prefix.split"})
+    return part
 
 
 def _spectrogram(case: Case, audio: bool) -> tuple[Part, ...]:

@@ -15,6 +15,8 @@ What differs from it:
   on the other data sets they are those of its example, FLEURS. Its MELD transcripts could not be read by the code;
 * speaker recognition, "full" fine-tuning: its code freezes the layers below the last four. Method `partial` trains
   these; method `full` everything, with the same rate;
+* projector and classifier alone (method `linear`, no flag set there): no script trains it; it takes the scripts' most
+  frequent rate, 2e-3;
 * the phoneme recogniser takes samples that are not scaled, and no mask; here they are, and there is one. Its TIMIT
   branch is empty: the settings are LibriSpeech's. Batches of clips of like length stand for its batches, which are
   sorted by the length of the labels;
@@ -29,10 +31,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from petl.presets import PRESETS
 from trainables.recipes.base import Case, Kind, Part, Recipe, Variant
 
 _CODE = "SURE, arXiv 2303.03267, code"
 
+_LINEAR = Variant("linear", "sure_linear")
 _FULL = Variant("full", "sure_full")
 _FULL_SPEECH = Variant("full", "sure_full_speech")
 _TOP4 = Variant("partial", "sure_top4")
@@ -182,7 +186,8 @@ def _variants(dataset: str, target: str, kind: Kind) -> tuple[Variant, ...]:
     found = [variant for column in task.rates for variant in _COLUMNS[column]]
     if task.speech:
         found = [_FULL_SPEECH if variant is _FULL else variant for variant in found]
-    return (*found, *((_TOP4,) if task.top else ()))
+    top = (_TOP4,) if task.top else ()
+    return (*found, *top, *((_LINEAR,) if "conv" in task.rates else ()))
 
 
 def _parts(case: Case) -> tuple[Part, ...]:
@@ -228,6 +233,7 @@ def _parts(case: Case) -> tuple[Part, ...]:
                 **task.own,
             },
         ),
+        *((Part(method.source, {"optim.lr": PRESETS[_LINEAR.preset].lr}),) if case.variant is _LINEAR else ()),
     )
 
 

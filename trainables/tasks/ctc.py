@@ -43,6 +43,9 @@ def needed_tokens(output: Tokens, clip: Clip) -> int:
     return len(ids) + sum(left == right for left, right in pairwise(ids))
 
 
+_LISTED = 30
+
+
 class CtcTask(Task):
     """Text as `trainables.tasks.text` has it, spelled as the output says.
 
@@ -110,6 +113,22 @@ class CtcTask(Task):
     def heard(self, answers: Sequence[Any]) -> list[str]:
         """Answers as text."""
         return [self.tokens.text(ids) for ids in answers]
+
+    def tables(self, answers: Sequence[Any], clips: Sequence[Clip]) -> dict[str, Any]:
+        """`transcripts`: what was said and what was heard in the clips with the most edits, the worst first, and
+        `unknown_symbols`: how many clips hold a symbol that no training clip has."""
+        from trainables import metrics
+
+        said, heard = self.references(clips), self.heard(answers)
+        edits_B, _ = metrics.edits([one.split() for one in said], [one.split() for one in heard])
+        worst = sorted(range(len(clips)), key=lambda i: (-int(edits_B[i]), clips[i].order))[:_LISTED]
+        unknown = unknown_symbols(self.tokens, clips)
+        return {
+            "transcripts": [
+                {"clip": clips[i].title, "edits": int(edits_B[i]), "said": said[i], "heard": heard[i]} for i in worst
+            ],
+            **({"unknown_symbols": [{"symbol": s, "clips": n} for s, n in unknown.items()]} if unknown else {}),
+        }
 
 
 def rate_intervals(references: Sequence[str], heard: Sequence[str]) -> dict[str, tuple[float, float]]:

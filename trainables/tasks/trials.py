@@ -21,6 +21,9 @@ from trainables.data.datasets.base import Problems
 PER_CLIP = 10
 MOST = 25_000
 
+_LOOKED_UP = 5  # problems with names for which the nearest one is sought: that takes milliseconds each
+_MANY = 10_000
+
 Positions = NDArray[np.int64]
 
 
@@ -31,6 +34,7 @@ class Trial:
     one: str
     other: str
     same: bool
+    split: str = ""  # that the list is of
 
 
 @dataclass(frozen=True)
@@ -81,18 +85,19 @@ def check_trials(clips: Sequence[Clip], split: str) -> None:
         )
 
 
-def read_trials(path: Path, clips: Sequence[Clip]) -> tuple[Trial, ...]:
+def read_trials(path: Path, names: Sequence[str], split: str = "") -> tuple[Trial, ...]:
     """Read a list as VoxCeleb has them: `1 one.wav other.wav` (0: two speakers), parted by tabs if names hold blanks.
 
-    Names are those of `clips`. Raises `Problems` with every line that cannot be used.
+    `names`: those of all clips of the data, whether they can be used or not, one for each. Raises `Problems` with every
+    line that is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    uses = Counter(clip.name for clip in clips)
+    uses = Counter(names)
     found: list[Trial] = []
     wrong: list[str] = []
     for row, line in enumerate(lines, 1):
@@ -102,23 +107,31 @@ def read_trials(path: Path, clips: Sequence[Clip]) -> tuple[Trial, ...]:
         if len(parts) != 3 or parts[0] not in ("0", "1"):
             wrong.append(f"row {row}: '{line[:80]}' is not of the form '1 one.wav other.wav', with 1 or 0")
             continue
-        bad = [_unusable(name, uses) for name in parts[1:] if uses[name] != 1]
-        wrong += [f"row {row}: {reason}" for reason in bad]
+        bad = [name for name in parts[1:] if uses[name] != 1]
+        for name in bad:
+            wrong.append(f"row {row}: {_unusable(name, uses, looked_up=len(wrong) < _LOOKED_UP)}")
         if not bad:
-            found.append(Trial(parts[1], parts[2], parts[0] == "1"))
+            found.append(Trial(parts[1], parts[2], parts[0] == "1", split))
     if wrong:
         raise Problems(path, wrong)
-    if len({trial.same for trial in found}) < 2:
-        raise UserError(
-            f"{path}: it has to list both pairs of one speaker (1) and of two (0); it has {len(found)} pairs"
-        )
+    check_kinds(found, path)
     return tuple(found)
 
 
-def _unusable(name: str, uses: Counter[str]) -> str:
+def check_kinds(trials: Sequence[Trial], path: Path, which: str = "") -> None:
+    """Raise `UserError` unless there are pairs of both kinds; `which` says of which of its pairs that is asked."""
+    same = sum(trial.same for trial in trials)
+    if not 0 < same < len(trials):
+        raise UserError(
+            f"{path}: it has to list both pairs of one speaker (1) and of two (0){which}; it has {same} and "
+            f"{len(trials) - same} of them"
+        )
+
+
+def _unusable(name: str, uses: Counter[str], looked_up: bool) -> str:
     if uses[name]:
         return f"'{name}' is the file of {uses[name]} clips; which one is meant cannot be said here"
-    return f"'{name}' is not a clip of the data{nearest(name, uses) if len(uses) < 10_000 else ''}"
+    return f"'{name}' is not a clip of the data{nearest(name, uses) if looked_up and len(uses) < _MANY else ''}"
 
 
 def _key(clip: Clip) -> bytes:

@@ -39,7 +39,7 @@ class Verification(Task):
     name: ClassVar[TaskName] = "verification"
     pools: ClassVar[bool] = False
     trials: tuple[Trial, ...] = ()
-    """Listed pairs, of any split; whoever makes the task sets them."""
+    """Listed pairs, those of each split's list that are of clips of that split; whoever makes the task sets them."""
 
     def check_options(self) -> None:
         if self.options.loss == "bce":

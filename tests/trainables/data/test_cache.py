@@ -216,3 +216,10 @@ def test_the_cache_root_can_be_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert default_cache_root() == tmp_path / "here"
     monkeypatch.delenv("PETL_CACHE")
     assert default_cache_root().name == "petl-search"
+
+
+def test_a_file_that_was_written_anew_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(8))
+    assert RowFiles([tmp_path / "a"], "int16", [8]).read(0, 0, 4).tolist() == [0] * 4
+    with pytest.raises(CacheError, match="written anew"):
+        RowFiles([tmp_path / "a"], "int16", [10]).read(0, 0, 4)

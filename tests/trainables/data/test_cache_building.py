@@ -245,3 +245,23 @@ def test_a_cache_that_can_only_be_read(tmp_path: Path) -> None:
     before = sorted(os.listdir(folder.parent))  # noqa: PTH208
     assert len(opened(clips, tmp_path)) == 2
     assert sorted(os.listdir(folder.parent)) == before  # noqa: PTH208
+
+
+def test_faults_that_pass_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
+    exact = [clip_features(clip.path, FRONT_END).half() for clip in clips]
+    away = [clip.path.rename(clip.path.with_suffix(".away")) for clip in (clips[1], clips[4])]
+    clips[9].path.write_bytes(b"no sound at all")
+    before = opened(clips, tmp_path)
+    said = {before.bad[row].detail for row in (1, 4)}
+    assert said == {"there is no such file; tried again next time"}
+    told: list[int] = []
+    assert set(opened(clips, tmp_path, progress=lambda done, _: told.append(done)).bad) == {1, 4, 9} and not told
+    away[0].rename(clips[1].path)
+    _spoil(clips[8:])  # in another shard: not computed again
+    after = opened(clips, tmp_path, progress=lambda done, _: told.append(done))
+    assert set(after.bad) == {4, 9} and len(told) < 10
+    for row in (0, 1, 2, 3, 5, 6, 7, 8):  # and 1, which can be read now
+        assert torch.equal(after.row(row), exact[row])
+    # Whoever has opened it before does not read other clips' rows from what is new.
+    with pytest.raises(CacheError, match="while it was in use"):
+        before.row(0)

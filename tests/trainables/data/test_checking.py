@@ -352,7 +352,7 @@ def test_peoples_own_folders(tmp_path: Path) -> None:
     (root / "class2" / "notes.txt").write_text("x")
     tone(root / "above.wav", 0.1)
     report = checked("folder", root)
-    assert kinds(report) == {"other_formats": 1, "empty_classes": 1, "unused": 1} and report.usable
+    assert kinds(report) == {"other_formats": 1, "empty_classes": 1, "unused": 1, "left_out": 1} and report.usable
     assert the(report, "other_formats").examples == ("class2/a.m4a",)
     assert the(report, "empty_classes").examples == ("class2",)
     assert the(report, "unused").examples == ("above.wav",)
@@ -398,3 +398,16 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
         "assert r.usable, r; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_overlaps_with_a_long_part_before(tmp_path: Path) -> None:
+    rows = ["a.wav,x,train,0,0.3", "a.wav,y,train,0.1,0.15", "a.wav,x,test,0.2,0.25", "b.wav,y,test,0,"]
+    root = manifest(tmp_path, "path,label,split,start,end", [*rows, "c.wav,x,val,0,", "d.wav,y,val,0,"])
+    found = the(checked("manifest", root, decode=False), "overlaps")
+    assert found.count == 1 and "[0 s to 0.3 s] (train) and a.wav [0.2 s to 0.25 s] (test)" in found.examples[0]
+
+
+def test_gaps_between_folds_are_runs(tmp_path: Path) -> None:
+    rows = [f"{fold}{label}.wav,{label},{fold}" for fold in (1, 2, 9998, 10000) for label in "xy"]
+    found = the(checked("manifest", manifest(tmp_path, "path,label,fold", rows), decode=False), "folds")
+    assert found.examples == ("folds 3 to 9997", "fold 9999") and found.count == 9996

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,3 +162,20 @@ def test_hashes_outlive_an_interruption(clips: list[Clip], tmp_path: Path, monke
     for clip in clips[:7]:
         _changed_unseen(clip.path)
     assert content_hashes(clips, tmp_path / "data", tmp_path / "cache") == before
+
+
+def test_faults_of_the_disk_are_not_remembered(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "empty.wav").touch()
+    os.utime(root / "empty.wav", ns=(0, 0))
+    (root / "away.wav").mkdir()  # cannot be read as a file
+    clips = [Clip(root / name, name) for name in ("empty.wav", "away.wav")]
+    empty, away = content_hashes(clips, root, tmp_path / "cache")
+    assert empty == hashlib.sha256(b"").hexdigest() and away.startswith("unreadable")
+    [store] = (tmp_path / "cache" / "content").iterdir()
+    held = json.loads(store.read_text())
+    stat = (root / "empty.wav").stat()
+    held["empty.wav"] = [stat.st_size, stat.st_mtime_ns, "unreadable 5"]
+    store.write_text(json.dumps(held))
+    assert content_hashes(clips, root, tmp_path / "cache")[0] == empty

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from petl.frontend import AstFrontEnd
+from petl.frontend import AstFrontEnd, AudioError, decode
+from petl.frontend.audio import _ratio
 from tests.trainables.data.sounds import tone
 from tests.trainables.data.test_cache import opened
 from trainables.data import features
@@ -122,3 +124,18 @@ def test_jobs_are_begun_a_few_ahead_and_not_at_all_after_the_end() -> None:
     rows.close()
     assert len(begun) <= 10 + 2 * features._AHEAD
     assert len(list(computed((lambda: nothing for _ in range(9)), workers=3))) == 9
+
+
+def test_rates_without_common_factors(tmp_path: Path) -> None:
+    """A filter for every phase would take gigabytes: the ratio is taken for one nearby."""
+    for rate in (44_101, 192_001, 767_999, 11_127):
+        given, wanted = _ratio(rate, 16_000)
+        assert given / wanted == pytest.approx(rate / 16_000, rel=1e-5) and given * wanted < 20_000_000
+    assert _ratio(44_100, 16_000) == (441, 160) and _ratio(16_000, 16_000) == (1, 1)
+    path = tone(tmp_path / "odd.wav", 0.5, rate=48_017)
+    odd_S = decode(path, 16_000)
+    assert len(odd_S) == pytest.approx(8_000, abs=1)
+    # Still the tone it was: 440 Hz is the 220th line of half a second.
+    assert int(torch.fft.rfft(odd_S).abs().argmax()) == 220
+    with pytest.raises(AudioError, match="1 Hz cannot be resampled to 768,000 Hz; convert it"):
+        _ratio(1, 768_000)

@@ -18,7 +18,7 @@ from trainables.data.checking.findings import Finding, Findings, Report, Severit
 from trainables.data.checking.listening import Heard, listen
 from trainables.data.checking.sounds import missing, sounds
 from trainables.data.checking.texts import texts
-from trainables.data.clips import SPLITS, Clip, leave_out_missing
+from trainables.data.clips import SPLITS, BadFile, Clip, leave_out_missing
 from trainables.data.cores import granted_cores
 from trainables.data.datasets import Problems, chosen, dataset, list_clips
 from trainables.data.datasets.base import existing
@@ -131,7 +131,9 @@ def _refused(found: Findings, problem: UserError) -> None:
         found.add("error", "layout", str(problem))
 
 
-def _plans(found: Findings, options: DataOptions, root: Path, clips: list[Clip]) -> list[DataPlan]:
+def _plans(
+    found: Findings, options: DataOptions, root: Path, clips: list[Clip], bad: Sequence[BadFile] = ()
+) -> list[DataPlan]:
     """The splits of every fold, as far as they can be made; what keeps others from it is reported."""
     if folds_of(clips):
         options = options.model_copy(update={"fold": "all"})
@@ -141,7 +143,7 @@ def _plans(found: Findings, options: DataOptions, root: Path, clips: list[Clip])
     for repeat in repeats:
         name = title(repeat, repeats)
         try:
-            plan = make_plans(repeat, root, clips, [])[0]
+            plan = make_plans(repeat, root, clips, list(bad))[0]
             plan.output.check()
             plans.append(replace(plan, title=name))
         except UserError as error:
@@ -162,10 +164,15 @@ def _without_bad(
 ) -> None:
     """Whether what is left could be split, where clips cannot be used and all of them could be split."""
     usable = [clip for i, clip in enumerate(clips) if i in heard and not heard[i].reason]
+    bad = [
+        BadFile(clip.title, heard[i].reason if i in heard else "missing", heard[i].detail if i in heard else "")
+        for i, clip in enumerate(clips)
+        if i not in heard or heard[i].reason
+    ]
     if not plans or len(usable) == len(clips):
         return
     again = Findings(found.shown)
-    _plans(again, options, root, usable)
+    _plans(again, options, root, usable, bad)
     for finding in again.found:
         found.add("warning", "splits_without_bad", f"without the clips that cannot be used, {finding.message}")
 

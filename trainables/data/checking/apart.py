@@ -5,9 +5,9 @@ A part is where a clip counts: its fold, where folds are what is held out, else 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from trainables.data.checking.findings import Findings, Severity
@@ -56,17 +56,26 @@ def copies(found: Findings, clips: Sequence[Clip], parts: Sequence[str], content
 
 def overlaps(found: Findings, clips: Sequence[Clip], parts: Sequence[str]) -> None:
     """Parts of one recording that overlap, of which one trains and another one tests."""
+    cut = {clip.path for clip in clips if clip.start is not None or clip.end is not None}
     of_file: dict[Path, list[int]] = defaultdict(list)
     for i, clip in enumerate(clips):
-        if clip.start is not None or clip.end is not None:
+        if clip.path in cut and parts[i]:
             of_file[clip.path].append(i)
+
+    def end(i: int) -> float:
+        last = clips[i].end
+        return math.inf if last is None else last
+
     pairs = []
     for ids in of_file.values():
-        for left, right in pairwise(sorted(ids, key=lambda i: clips[i].start or 0.0)):
-            end = clips[left].end
-            overlap = end is None or (clips[right].start or 0.0) < end
-            if overlap and parts[left] != parts[right] and parts[left] and parts[right]:
-                pairs.append(" and ".join(f"{clips[i].title}{_in(parts[i])}" for i in (left, right)))
+        latest: dict[str, int] = {}  # part -> the clip of those before that ends last
+        for right in sorted(ids, key=lambda i: clips[i].start or 0.0):
+            for part, left in latest.items():
+                if part != parts[right] and (clips[right].start or 0.0) < end(left):
+                    pairs.append(" and ".join(f"{clips[i].title}{_in(parts[i])}" for i in (left, right)))
+            before = latest.get(parts[right])
+            if before is None or end(before) < end(right):
+                latest[parts[right]] = right
     if pairs:
         found.add("warning", "overlaps", "the same seconds of a recording in two parts; keep them together", pairs)
 

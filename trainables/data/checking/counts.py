@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from trainables.data.checking.findings import Findings, many
@@ -46,9 +47,10 @@ def folds(found: Findings, clips: Sequence[Clip]) -> dict[str, int]:
     counts = Counter(clip.fold for clip in clips if clip.fold is not None)
     if not counts:
         return {}
-    gaps = [fold for fold in range(1, max(counts)) if fold not in counts]
+    gaps = [(before + 1, after - 1) for before, after in pairwise([0, *sorted(counts)]) if after - before > 1]
     if gaps:
-        found.add("warning", "folds", "folds that no clip is in", [f"fold {fold}" for fold in gaps])
+        listed = [f"fold {first}" if first == last else f"folds {first} to {last}" for first, last in gaps]
+        found.add("warning", "folds", "folds that no clip is in", listed, sum(b - a + 1 for a, b in gaps))
     return {str(fold): counts[fold] for fold in sorted(counts)}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import UserError, nearest
+from trainables.data.datasets.tables import MOST_FOLDS
 
 _USUAL = {
     "label": (
@@ -59,12 +60,13 @@ class Columns:
         return None if name is None else self._values(name)
 
     def folds(self) -> list[int] | None:
-        """The column "fold" where it holds whole numbers from 1 on, in every row."""
+        """The column "fold" where it holds whole numbers from 1 to 10,000, in every row."""
         name = self._find("fold")
         if name is None:
             return None
         values = self._rows.data.column(name).to_pylist()
-        return values if all(isinstance(value, int) and value >= 1 for value in values) else None
+        fit = all(isinstance(value, int) and 1 <= value <= MOST_FOLDS for value in values)
+        return values if fit else None
 
     def _value(self, value: Any) -> dict[str, Any] | str:
         if value is None:

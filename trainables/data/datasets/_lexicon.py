@@ -11,6 +11,7 @@ from pathlib import Path
 from petl.errors import UserError
 from trainables.data.datasets._files import decoded
 from trainables.data.datasets._reading import refuse, tell
+from trainables.data.datasets.tables import parsed
 
 SPOKEN_NOISE = "SPN"
 """The phone of a word that the lexicon does not have."""
@@ -90,7 +91,7 @@ def _of_lines(path: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def _of_json(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     try:
-        held = json.loads(decoded(path, "utf-8-sig"))
+        held = parsed(decoded(path, "utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, row {error.lineno}: not JSON ({error.msg})") from None
     if not isinstance(held, dict):

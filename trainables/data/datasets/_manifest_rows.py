@@ -11,7 +11,7 @@ from typing import Any
 
 from petl.errors import nearest
 from trainables.data.clips import SPLIT_NAMES, Clip
-from trainables.data.datasets.tables import Row, TableError, read_table, read_text
+from trainables.data.datasets.tables import MOST_FOLDS, Row, TableError, parsed, read_table, read_text
 
 SLOT = "slot:"
 _MARK = re.compile(r"(?:^|(?<= ))([BE])-(\S+)")
@@ -22,7 +22,7 @@ def manifest_rows(table: Path) -> list[Row]:
     if table.suffix.lower() != ".json":
         return read_table(table, ("path",))
     try:
-        records = json.loads(read_text(table))
+        records = parsed(read_text(table))
     except json.JSONDecodeError as error:
         raise TableError(f"{table}: not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     lists = isinstance(records, dict) and isinstance(records.get("data"), list)
@@ -66,7 +66,7 @@ class RowReader:
                 raise row.error(message)
         known: dict[str, Any] = {
             "split": _split(row),
-            "fold": row.optional_integer("fold", minimum=1),
+            "fold": row.optional_integer("fold", minimum=1, maximum=MOST_FOLDS),
             "group": row.optional_text("group"),
             "speaker": row.optional_text("speaker"),
         }

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from trainables.data.clips import SPLITS, Clip
+from trainables.data.datasets._files import files
 from trainables.data.datasets.base import Choice, LayoutError, needed
 from trainables.data.datasets.tables import Row, each, read_list
 
@@ -68,7 +69,7 @@ def _check_folders(root: Path, words: Sequence[str], name: str) -> None:
 
 def _word(root: Path, word: str, listed: dict[str, str]) -> list[Clip]:
     """The clips of a word: the files that are there, and those that the lists name."""
-    there = {f"{word}/{file.name}" for file in (root / word).iterdir() if file.suffix == ".wav"}
+    there = {f"{word}/{file.name}" for file in files(root / word, ".wav")}
     return [
         _clip(root, file, word, listed.get(file, "train"))
         for file in sorted(there | {file for file in listed if file.startswith(f"{word}/")})
@@ -111,7 +112,7 @@ def _archived(root: Path, archive: Path) -> list[Clip]:
     return [
         _clip(root, file.relative_to(root).as_posix(), label, "test")
         for label in labels
-        for file in sorted((archive / label).glob("*.wav"))
+        for file in files(archive / label, ".wav")
     ]
 
 
@@ -121,7 +122,7 @@ def _silence(root: Path, split: str, count: int) -> list[Clip]:
 
     first, last = _PARTS[split]
     spans: list[tuple[str, float, float]] = []  # file, first and last second where a piece may begin
-    for file in sorted((root / _NOISE).glob("*.wav")):
+    for file in files(root / _NOISE, ".wav") if (root / _NOISE).is_dir() else ():
         try:
             seconds = soundfile.info(file).duration
         except soundfile.SoundFileError as error:

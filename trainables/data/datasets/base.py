@@ -18,6 +18,9 @@ TaskName = Literal[
     "classification", "tagging", "slots", "verification", "speech_recognition", "phonemes", "slot_filling"
 ]
 
+SEQUENCES: tuple[TaskName, ...] = ("speech_recognition", "phonemes", "slot_filling")
+"""Tasks that answer with a sequence."""
+
 
 @dataclass(frozen=True)
 class Target:

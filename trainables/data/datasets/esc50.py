@@ -7,7 +7,7 @@ from pathlib import Path
 from trainables.data.clips import Clip
 from trainables.data.datasets.base import Choice, Dataset, Expected, Protocol, Target, needed
 from trainables.data.datasets.protocols import petl_ast, test_as_validation
-from trainables.data.datasets.tables import Row, each, read_table, unique
+from trainables.data.datasets.tables import MOST_FOLDS, Row, each, read_table, unique
 
 _TABLE = "meta/esc50.csv"
 _COLUMNS = ("filename", "fold", "category")
@@ -27,7 +27,7 @@ def read(root: Path, choice: Choice) -> list[Clip]:
             path=root / "audio" / name,
             name=f"audio/{name}",
             label=row.text("category"),
-            fold=row.integer("fold", minimum=1),
+            fold=row.integer("fold", minimum=1, maximum=MOST_FOLDS),
             group=row.optional_text("src_file"),
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from trainables.data.clips import AUDIO_SUFFIXES, SPLIT_NAMES, UNDECODABLE_SUFFIXES, Clip, audio_files
+from trainables.data.datasets._reading import tell
 from trainables.data.datasets._speakers import speakers_apart
 from trainables.data.datasets.base import Choice, Dataset, LayoutError, Protocol, Target
 
@@ -26,6 +28,7 @@ def read(root: Path, choice: Choice) -> list[Clip]:
         clips = _classes(root, root, None)
     if not clips:
         raise LayoutError(_nothing_found(root))
+    _tell_of_others([folder for _, folder in splits] if splits else [root])
     return [replace(clip, speaker=clip.label) for clip in clips] if choice.target == "speaker" else clips
 
 
@@ -34,7 +37,11 @@ def looks_like(root: Path) -> bool:
         return False
     deeper = [folder for parent in _folders(root) for folder in _folders(parent)]
     folders = [*_folders(root), *deeper]
-    return any(entry.suffix.lower() in AUDIO_SUFFIXES for folder in folders for entry in folder.iterdir())
+    return any(
+        entry.suffix.lower() in AUDIO_SUFFIXES and not entry.name.startswith(".")
+        for folder in folders
+        for entry in folder.iterdir()
+    )
 
 
 def _classes(root: Path, parent: Path, split: str | None) -> list[Clip]:
@@ -43,6 +50,15 @@ def _classes(root: Path, parent: Path, split: str | None) -> list[Clip]:
         for folder in _folders(parent)
         for file in audio_files(folder)
     ]
+
+
+def _tell_of_others(parents: Sequence[Path]) -> None:
+    """Recordings beside those that are used, in formats that nothing here decodes."""
+    places = [folder for parent in parents for folder in _folders(parent)]
+    alien = Counter(file.suffix.lower() for place in places for file in audio_files(place, UNDECODABLE_SUFFIXES))
+    if alien:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(alien.items()))
+        tell(f"files in the class folders that are not decoded here and so not used: {kinds}; convert them to .flac")
 
 
 def _split_folders(root: Path) -> list[tuple[str, Path]]:

@@ -144,7 +144,9 @@ def looks_like(root: Path) -> bool:
     if any((root / name).is_file() for name in _SAVED):
         return True
     return any(
-        not file.name.startswith("manifest.") for place in (root, root / "data") for file in place.glob("*.parquet")
+        not file.name.startswith(("manifest.", "."))
+        for place in (root, root / "data")
+        for file in place.glob("*.parquet")
     )
 
 

@@ -43,6 +43,10 @@ def read(path: Path, choice: Choice) -> list[Clip]:
     columns = _columns(rows)
     _check_target(table, columns, choice.target)
     clips = each(rows, RowReader(table.parent, rows, columns, choice.target))
+    if any(clip.split is not None for clip in clips) and any(clip.fold is not None for clip in clips):
+        raise TableError(
+            f"{table}: there are both a column 'split' and a column 'fold', and either says what is held out; keep one"
+        )
     uses = Counter(clip.name for clip in clips)
     return [replace(c, group=c.name) if c.group is None and uses[c.name] > 1 else c for c in clips]
 

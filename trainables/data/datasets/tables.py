@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,6 +20,9 @@ from trainables.data.datasets._reading import refuse
 T = TypeVar("T")
 
 _LISTED = 40  # allowed values that a message names
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+MOST_FOLDS = 10_000
 
 
 class TableError(UserError):
@@ -53,8 +58,17 @@ class Row:
             return None
         if isinstance(value, (dict, list, bool)):
             raise self.error(f"'{column}' is {json.dumps(value)}; it must be text or a number")
-        text = str(value).strip()
-        return text or None
+        return self._sound(column, str(value).strip()) or None
+
+    def _sound(self, column: str, text: str) -> str:
+        """Text that can be a name and be written as UTF-8."""
+        found = _NO_TEXT.search(text)
+        if found:
+            what = "a NUL" if found[0] == "\0" else "half of a surrogate pair"
+            raise self.error(
+                f"'{column}' holds {what} (U+{ord(found[0]):04X}), which no text has; write the file again"
+            )
+        return text
 
     def text(self, column: str) -> str:
         value = self.optional_text(column)
@@ -75,7 +89,7 @@ class Row:
         value = self.values.get(column)
         if isinstance(value, str) and value.strip().startswith("["):
             try:
-                value = json.loads(value)
+                value = parsed(value)
             except json.JSONDecodeError as error:
                 raise self.error(f"'{column}' begins like a JSON list, but is none ({error.msg})") from None
         if not isinstance(value, list):
@@ -84,9 +98,9 @@ class Row:
             raise self.error(f"'{column}' is {json.dumps(value)}; it must be a list of texts")
         else:
             parts = value
-        return tuple(text for part in parts if (text := str(part).strip()))
+        return tuple(text for part in parts if (text := self._sound(column, str(part).strip())))
 
-    def optional_integer(self, column: str, minimum: int) -> int | None:
+    def optional_integer(self, column: str, minimum: int, maximum: int | None = None) -> int | None:
         text = self.optional_text(column)
         if text is None:
             return None
@@ -94,13 +108,14 @@ class Row:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not number.is_integer() or number < minimum:  # 2.0 is what spreadsheets make of 2
-            raise self.error(f"'{column}' is '{text}'; it must be a whole number, at least {minimum}")
-        return int(number)
+        if not number.is_integer() or number < minimum or (maximum is not None and number > maximum):
+            allowed = f"at most {maximum}" if maximum is not None and number > maximum else f"at least {minimum}"
+            raise self.error(f"'{column}' is '{text[:40]}'; it must be a whole number, {allowed}")
+        return int(number)  # 2.0 is what spreadsheets make of 2
 
-    def integer(self, column: str, minimum: int) -> int:
+    def integer(self, column: str, minimum: int, maximum: int | None = None) -> int:
         self.text(column)
-        number = self.optional_integer(column, minimum)
+        number = self.optional_integer(column, minimum, maximum)
         assert number is not None
         return number
 
@@ -174,7 +189,7 @@ def read_table(path: Path, required: Sequence[str] = ()) -> list[Row]:
 
 def read_list(path: Path) -> list[Row]:
     """The lines of a file without header, one value each, as rows with the column "line"; blank ones are left out."""
-    lines = enumerate(read_text(path).splitlines(), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)
     return [Row(path, number, {"line": line.strip()}) for number, line in lines if line.strip()]
 
 
@@ -186,6 +201,18 @@ def read_text(path: Path) -> str:
         raise TableError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise TableError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parsed(text: str) -> Any:
+    """What JSON says; `json.JSONDecodeError` for whatever is wrong with it, numbers and depths beyond all use too."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("too many brackets inside of each other", text, 0) from None
+    except ValueError:  # Python's limit for the digits of a whole number
+        raise json.JSONDecodeError("a number of too many digits", text, 0) from None
 
 
 def _parquet(path: Path, required: Sequence[str]) -> list[Row]:
@@ -203,11 +230,11 @@ def _parquet(path: Path, required: Sequence[str]) -> list[Row]:
 def _json_lines(path: Path, text: str) -> list[Row]:
     rows: list[Row] = []
     wrong: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold other marks of a new line
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = parsed(line)
         except json.JSONDecodeError as error:
             wrong.append(f"row {number}: not JSON ({error.msg} at column {error.colno})")
             continue
@@ -249,6 +276,11 @@ def _separated(path: Path, text: str, required: Sequence[str], delimiter: str) -
 
 
 def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+    twice = [column for column, uses in Counter(header).items() if uses > 1 and column]
+    if twice:
+        raise TableError(
+            f"{path}: there are several columns '{twice[0]}'; which one counts? Rename or remove the others"
+        )
     missing = [column for column in required if column not in header]
     if not missing:
         return

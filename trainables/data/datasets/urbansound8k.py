@@ -8,7 +8,7 @@ from trainables.data.clips import Clip
 from trainables.data.datasets.base import Choice, Dataset, Expected, Protocol, Target, needed
 from trainables.data.datasets.protocols import petl_ast as fold_before
 from trainables.data.datasets.protocols import test_as_validation
-from trainables.data.datasets.tables import Row, each, read_table, unique
+from trainables.data.datasets.tables import MOST_FOLDS, Row, each, read_table, unique
 
 _TABLE = "metadata/UrbanSound8K.csv"
 _CLASSES = (
@@ -37,7 +37,7 @@ def read(root: Path, choice: Choice) -> list[Clip]:
 
     def clip(row: Row) -> Clip:
         name = filename(row)
-        fold = row.integer("fold", minimum=1)
+        fold = row.integer("fold", minimum=1, maximum=MOST_FOLDS)
         if fold > _FOLDS:
             raise row.error(f"'fold' is {fold}; there are folds 1 to {_FOLDS}")
         return Clip(

@@ -66,7 +66,7 @@ def _found(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found = {path.stem: path for path in audio_files(folder)}
-    archives = sorted(path.name for path in folder.glob("*.tar.gz"))
+    archives = sorted(path.name for path in folder.glob("[!.]*.tar.gz"))
     if archives and not found:
         raise LayoutError(
             f"{folder} holds archives that are not unpacked yet ({archives[0]}, …): "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainables.data.datasets.reading import clips_of, complaint, sizes, splits_of
+from tests.trainables.data.datasets.reading import clips_of, complaint, listing_of, sizes, splits_of
 from tests.trainables.data.layouts import esc50
 from tests.trainables.data.layouts import folder as layout
 from trainables.data.splits import SplitError
@@ -102,3 +102,16 @@ def test_too_few_speakers(tmp_path: Path) -> None:
     layout.write(tmp_path, audio=False, classes=5)
     with pytest.raises(SplitError, match=r"there are 3 speakers, too few to draw 2 for val and keep 2 to train on"):
         splits_of("folder", tmp_path, target="speaker")
+
+
+def test_links_between_two_folders(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/x.wav", "b/y.wav")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert [c.name for c in clips_of("folder", tmp_path)] == ["a/to_b/y.wav", "a/x.wav", "b/to_a/x.wav", "b/y.wav"]
+
+
+def test_recordings_that_are_not_decoded_are_counted(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/x.wav", "a/deep/y.m4a", "b/z.M4A", "b/x.wav", "b/w.wma", "b/._v.m4a")
+    [said] = listing_of("folder", tmp_path).left_out
+    assert "2 .m4a, 1 .wma; convert them" in said

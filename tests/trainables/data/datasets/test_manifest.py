@@ -244,3 +244,10 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
 def test_new_lines_inside_of_quotes_stay(tmp_path: Path) -> None:
     path = _table(tmp_path, 'path,label,text\na,x,"one\u2028two"\nb,y,"three\nfour"\n')
     assert [c.text for c in clips_of("manifest", path, target="text")] == ["one\u2028two", "three\nfour"]
+
+
+def test_splits_and_folds_at_once_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path,label,split,fold\na,x,train,1\nb,y,test,2\n")
+    assert "both a column 'split' and a column 'fold'" in complaint("manifest", tmp_path)
+    (tmp_path / "manifest.csv").write_text("path,label,split,fold\na,x,,1\nb,y,,2\n")
+    assert [clip.fold for clip in clips_of("manifest", tmp_path)] == [1, 2]

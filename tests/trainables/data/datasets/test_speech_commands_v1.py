@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainables.data.datasets.reading import complaint, published, sizes, splits_of
+from tests.trainables.data.datasets.reading import clips_of, complaint, published, sizes, splits_of
 from tests.trainables.data.layouts import speech_commands_v1 as layout
 from tests.trainables.data.layouts import speech_commands_v2
 
@@ -42,3 +42,10 @@ def test_the_other_version_is_told_apart(root: Path, tmp_path: Path) -> None:
     said = complaint("speech_commands_v2", root)
     assert "there is no folder backward, follow, forward, learn, visual (5 of 35 words missing)" in said
     assert "It looks like 'speech_commands_v1'" in said
+
+
+def test_hidden_files_are_no_clips(tmp_path: Path) -> None:
+    root = layout.write(tmp_path / "data", audio=False)
+    before = clips_of("speech_commands_v1", root)
+    (root / "yes" / "._a_nohash_0.wav").write_bytes(b"of a Mac")
+    assert clips_of("speech_commands_v1", root) == before

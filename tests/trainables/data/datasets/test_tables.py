@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from trainables.data.datasets._manifest_rows import manifest_rows
 from trainables.data.datasets.base import Problems
-from trainables.data.datasets.tables import Row, RowError, TableError, each, read_list, read_table, unique
+from trainables.data.datasets.tables import MOST_FOLDS, Row, RowError, TableError, each, read_list, read_table, unique
 
 
 def _row(**values: object) -> Row:
@@ -80,3 +81,47 @@ def test_errors_come_back_from_other_processes() -> None:
     error = _row().error("no good")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.number) == (str(error), 7)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "a\u2028b\u0085c"}\r\n{"text": "d"}\n', encoding="utf-8")
+    assert [row.text("text") for row in read_table(tmp_path / "t.jsonl")] == ["a\u2028b\x85c", "d"]
+    (tmp_path / "l.txt").write_text("a\u2028b\nc\n", encoding="utf-8")
+    assert [row.text("line") for row in read_list(tmp_path / "l.txt")] == ["a\u2028b", "c"]
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\ud800", ["x", "\udfff"]])
+def test_what_no_text_holds_is_refused(value: object) -> None:
+    with pytest.raises(RowError, match=r"t\.csv, row 7: 'name' holds .* \(U\+"):
+        _row(name=value).listed("name")
+    if isinstance(value, str):
+        with pytest.raises(RowError, match="write the file again"):
+            _row(name=value).text("name")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("[" * 200_000, "too many brackets"), ('{"path": ' + "1" * 5000 + "}", "too many digits"), ("{", "not JSON")],
+    ids=["deep", "long", "broken"],
+)
+def test_json_beyond_all_use(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "t.jsonl").write_text(line + "\n")
+    with pytest.raises(Problems, match=f"row 1: .*{said}"):
+        read_table(tmp_path / "t.jsonl")
+    with pytest.raises(TableError, match=said):
+        (tmp_path / "m.json").write_text(line)
+        manifest_rows(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_columns_that_are_there_twice(tmp_path: Path, name: str) -> None:
+    mark = "," if name == "t.csv" else "\t"
+    (tmp_path / name).write_text(mark.join(["path", "label", "label"]) + "\n")
+    with pytest.raises(TableError, match="several columns 'label'"):
+        read_table(tmp_path / name)
+
+
+def test_whole_numbers_have_bounds() -> None:
+    assert _row(fold="10000.0").integer("fold", 1, MOST_FOLDS) == 10_000
+    with pytest.raises(RowError, match="'1e12'; it must be a whole number, at most 10000"):
+        _row(fold="1e12").integer("fold", 1, MOST_FOLDS)
