@@ -319,6 +319,7 @@ def test_compiles_without_graph_breaks(case: Case) -> None:
     assert all(p.grad is not None for p in adapted.trainable().values())
 
 
+@pytest.mark.slow  # inductor needs a C++ compiler and its time
 @pytest.mark.parametrize("flat", [{"method": "soft_moa", "moa.reduction": 8.0}], ids=str)
 def test_compiles_for_real(flat: dict[str, Any]) -> None:
     """With the default backend, which generates code."""

@@ -235,9 +235,10 @@ def test_the_last_screen_says_what_came_out_and_what_to_do_next(done: SimpleName
 
 def _killable(tmp_path: Path, tiny_ast: Path, tones: Path) -> Path:
     """A space whose trials last seconds each, none stopped early: there is always one running to be killed."""
-    return _space(tmp_path, tiny_ast, tones, epochs=300, trials=5)
+    return _space(tmp_path, tiny_ast, tones, epochs=120, trials=5)
 
 
+@pytest.mark.slow  # two starts of Ray and a worker's: two minutes and more
 @pytest.mark.timeout(700)
 def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
     space = _killable(tmp_path, tiny_ast, tones)
