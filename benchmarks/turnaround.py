@@ -49,7 +49,7 @@ def main() -> None:
         }
         import threading
 
-        with Workforce({"num_cpus": 2}, GroupPlan(1, 1, 1, 0.0), worker, threading.Event()) as workforce:
+        with Workforce({"num_cpus": 2}, False, GroupPlan(1, 1, 1, 0.0), worker, threading.Event()) as workforce:
             warm, warm_results = _warm(ray, NAMESPACE, workforce.groups.hub_name, flats, folder)
             cold, cold_results = _cold(flats[:COLD_TRIALS], worker, folder)
     same = all(
@@ -98,7 +98,7 @@ def _Numbered(base: type, flats: list[dict[str, Any]], hub: str) -> type:
     class Numbered(base):  # type: ignore[misc, valid-type]
         def _full(self, config: dict[str, Any]) -> dict[str, Any]:
             number = config["number"]
-            return {"trial": f"w{number}", "hub": hub, "flat": flats[number], "deadline": 600.0}
+            return {"trial": f"w{number}", "hub": hub, "flat": flats[number], "deadline": 600.0, "patience": 60.0}
 
         def setup(self, config: dict[str, Any]) -> None:
             self.config = self._full(config)

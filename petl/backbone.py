@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from petl.errors import UserError
 from petl.families import ALIASES, Family, family_of
-from petl.hub import EMBEDDED, EMBEDDED_DIR, locate, read_config, read_front_end, read_json
+from petl.hub import EMBEDDED, EMBEDDED_DIR, check_room, locate, read_config, read_front_end, read_json
 from petl.positions import Positions, resized_positions
 from petl.pretrained import ast_from_image_model, read_encoder
 from petl.shape import AST_TYPE, BackboneShape
@@ -62,6 +62,7 @@ def load_backbone(
     family = family_of(shape.family)
     strides = {"frequency_stride": frequency_stride, "time_stride": time_stride}
     wanted = _wanted(shape, family, frames, {key: value for key, value in strides.items() if value is not None})
+    check_room(source, family.parameters(shape, None), family.model)
     model: PreTrainedModel
     if config["model_type"] in ALIASES:
         model = ast_from_image_model(source, wanted, positions)

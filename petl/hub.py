@@ -19,6 +19,7 @@ from typing import Any
 
 from petl.errors import UserError
 from petl.frontend import completed
+from petl.guarded import read_object
 
 EMBEDDED = "embedded"
 EMBEDDED_DIR = Path(__file__).parent / "embedded"
@@ -30,6 +31,7 @@ _JSON = ["config.json", *_FRONT_ENDS]
 _PATTERNS = [*_JSON, "model*.safetensors", "model*.safetensors.index.json"]
 _TIMEOUT = 5  # seconds for the first answer of the hub
 _JSON_LIMIT = 16 * 2**20  # bytes; a configuration is a few kilobytes
+_ROOM = 2**26  # numbers that may be made room for without a sign that they are stored
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +57,14 @@ def locate(name: str, revision: str | None = None, *, weights: bool = True, fron
     """
     if name == EMBEDDED:
         return Source(EMBEDDED, _checkpoint_directory(EMBEDDED_DIR, EMBEDDED))
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        is_directory = exists = False
+    if is_directory:
         return Source(str(path.resolve()), _checkpoint_directory(path, name))
-    if path.exists():
+    if exists:
         raise BackboneNotFound(
             f"backbone '{name}' is a file; give the directory that holds config.json and model.safetensors"
         )
@@ -106,6 +112,19 @@ def check_weights(name: str, revision: str | None, model: str) -> None:
             raise UserError(f"backbone '{source.name}': {file} {fault}; fetch or save it again")
 
 
+def check_room(source: Source, parameters: int, model: str) -> None:
+    """Refuse a config.json that describes far more numbers than are stored: making room for them fills the memory."""
+    files = sorted(source.directory.glob("*.safetensors"))
+    if not files:
+        raise UserError(no_safetensors(source, model))
+    stored = sum(file.stat().st_size for file in files)
+    if parameters > stored + _ROOM:  # a number takes two bytes or more
+        raise UserError(
+            f"backbone '{source.name}': its config.json describes {parameters:,} parameters, but its weights are "
+            f"{stored:,} bytes; they are cut off, or do not belong together"
+        )
+
+
 def no_safetensors(source: Source, model: str) -> str:
     """What to say when a checkpoint has no safetensors weights."""
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in source.directory.glob(pattern))
@@ -140,19 +159,9 @@ def _header_fault(path: Path) -> str:
     return f"is cut off: {missing:,} bytes are missing" if missing > 0 else ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; `UserError` names the file and what is wrong with it."""
-    try:
-        if path.stat().st_size > _JSON_LIMIT:
-            raise UserError(f"{path}: larger than {_JSON_LIMIT >> 20} MB, which no configuration is")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, numbers of thousands of digits, too deep
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path}: holds a {type(value).__name__}, not an object with keys")
-    return dict(value)
+def read_json(path: Path, *, strict: bool = False) -> dict[str, Any]:
+    """Read one JSON object; `UserError` names the file and what is wrong with it. `strict`: no key is there twice."""
+    return read_object(path, _JSON_LIMIT, strict=strict)
 
 
 def _checkpoint_directory(path: Path, name: str) -> Path:

@@ -35,13 +35,14 @@ from petl.config import MethodConfig
 from petl.counts import backbone_parameters, trainable_parameters
 from petl.errors import ConfigError, UserError
 from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd
-from petl.hub import EMBEDDED, EMBEDDED_DIR, read_json
+from petl.guarded import header, own_file, said_in_short
+from petl.hub import EMBEDDED, EMBEDDED_DIR, read_config, read_json
 from petl.model import AudioModel
 from petl.outputs import from_json
 from petl.peft_format import PREFIX, adapter_config
 from petl.positions import Positions
 from petl.shape import AST_TYPE, BackboneShape
-from petl.state import checked_state
+from petl.state import checked_names, checked_state
 
 SCHEMA = "petl.adapter/1"
 TENSORS = "adapter_model.safetensors"
@@ -104,25 +105,36 @@ def load_adapter(
     path = Path(directory)
     if not (path / "petl_config.json").is_file():
         raise UserError(f"{path} is not an adapter directory: it has no petl_config.json")
-    config = _Recorded(read_json(path / "petl_config.json"), path)
-    front_end = _read_front_end(path / "preprocessor_config.json")
-    config.check_grid(front_end)
+    with said_in_short():
+        classifier = _load(path, backbone)
+    return classifier.to(device).eval()
+
+
+def _load(path: Path, asked: str | None) -> AudioModel:
+    """Nothing is made before it is known that what is stored is of that size."""
+    config = _Recorded(read_json(own_file(path, "petl_config.json"), strict=True), path)
+    front_end = _read_front_end(own_file(path, "preprocessor_config.json"))
+    weights = _weights(path)
+    name, revision = (config.backbone, config.revision) if asked is None else (asked, None)
+    shape = BackboneShape.from_config(read_config(name, revision))
+    config.check_sizes(shape, name)
+    config.check_grid(front_end, shape)
+    stored = header(weights, config.weight_limit(shape))
+    config.check_size(shape, sum(math.prod(sizes) for sizes, _ in stored.values()))
     model = load_backbone(
-        backbone or config.backbone,
-        frames=front_end.backbone_frames,
-        positions=config.positions,
-        revision=config.revision if backbone is None else None,
-        **config.strides,
+        name, frames=front_end.backbone_frames, positions=config.positions, revision=revision, **config.strides
     )
     torch.nn.Module.to(model, config.dtype)
-    config.check_fit(model, backbone or config.backbone)
-    state = _read_tensors(path / TENSORS, config.weight_limit(model))
-    config.check_size(model, sum(tensor.numel() for tensor in state.values()))
-    classifier = AudioModel(attach(model, config.method, seed=0), config.output, front_end, seed=0)
+    config.check_fit(model, name)
+    try:
+        classifier = AudioModel(attach(model, config.method, seed=0), config.output, front_end, seed=0)
+    except (*_HOSTILE, RuntimeError, MemoryError) as error:
+        raise UserError(f"{config.where}: what it describes cannot be built ({error})") from None
     shapes = {_file_name(name): tuple(t.shape) for name, t in classifier.stored().items()}
-    checked = checked_state(state, shapes, str(path / TENSORS))
+    checked_names({name: sizes for name, (sizes, _) in stored.items()}, shapes, str(weights))
+    checked = checked_state(_read_tensors(weights), shapes, str(weights))
     classifier.load_adapter_state({name: checked[_file_name(name)] for name in classifier.stored()})
-    return classifier.to(device).eval()
+    return classifier
 
 
 def _contents(
@@ -268,19 +280,20 @@ class _Recorded:
             value = backbone.get(key)
             if value is None:
                 continue  # written before patches could be moved, or for a backbone without
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{self.where}: {key} is {value!r}; a whole number above 0 is needed")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _FRAMES_LIMIT:
+                raise UserError(f"{self.where}: {key} is {value!r}; a whole number from 1 to {_FRAMES_LIMIT} is needed")
             self.strides[key] = value
 
-    def check_grid(self, front_end: FrontEnd) -> None:
+    def check_grid(self, front_end: FrontEnd, backbone: BackboneShape) -> None:
         """Refuse strides so small that the patches would fill the memory."""
-        area = front_end.frames * front_end.width
-        if math.prod(self.strides.values()) * _PATCH_LIMIT < area and self.strides:
-            raise UserError(f"{self.where}: strides {self.strides} cut the input into more than {_PATCH_LIMIT} patches")
+        if backbone.family != AST_TYPE:
+            return
+        strides = {"frequency_stride": backbone.frequency_stride, "time_stride": backbone.time_stride, **self.strides}
+        if math.prod(strides.values()) * _PATCH_LIMIT < front_end.frames * front_end.width:
+            raise UserError(f"{self.where}: strides {strides} cut the input into more than {_PATCH_LIMIT} patches")
 
-    def check_fit(self, model: torch.nn.Module, name: str) -> None:
-        """Refuse a backbone of other sizes or other weights than the one the adapter was trained on."""
-        shape = _shape(model)
+    def check_sizes(self, shape: BackboneShape, name: str) -> None:
+        """Refuse a backbone of other sizes than the one the adapter was trained on."""
         sizes = {"model_type": shape.family, "hidden_size": shape.hidden, "num_hidden_layers": shape.layers}
         for key, found in sizes.items():
             wanted = self.sizes.get(key)
@@ -289,44 +302,51 @@ class _Recorded:
                     f"backbone '{name}' has {key} {found}, but the adapter was trained on '{self.backbone}' "
                     f"with {wanted}; pass the backbone it was trained on"
                 )
+
+    def check_fit(self, model: torch.nn.Module, name: str) -> None:
+        """Refuse a backbone of other weights than the one the adapter was trained on."""
         if self.sizes.get("fingerprint") != fingerprint(model.state_dict(), self.dtype):
             raise UserError(
                 f"backbone '{name}' has the right sizes but other weights than '{self.backbone}', which the "
                 "adapter was trained on; pass the backbone (and revision) it was trained on"
             )
 
-    def check_size(self, model: torch.nn.Module, stored: int) -> None:
+    def check_size(self, shape: BackboneShape, stored: int) -> None:
         """Refuse a configuration of far more numbers than are stored, before making room for them."""
         try:
-            needed = trainable_parameters(self.method, _shape(model), self.output)
+            needed = trainable_parameters(self.method, shape, self.output)
         except _HOSTILE as error:
             raise UserError(f"{self.where}: 'method' cannot be built ({error})") from None
         if needed > 2 * stored + 2**20:
             raise UserError(f"{self.where} describes {needed:,} trained numbers, but {stored:,} are stored")
 
-    def weight_limit(self, model: torch.nn.Module) -> int:
+    def weight_limit(self, shape: BackboneShape) -> int:
         """Bytes that the tensors may take: fine-tuned backbones are as large as the backbone (in float64, twice)."""
-        own = 8 * backbone_parameters(_shape(model)) if self.method.trains_backbone else 0
+        own = 8 * backbone_parameters(shape) if self.method.trains_backbone else 0
         return _WEIGHT_LIMIT + own
-
-
-def _shape(model: torch.nn.Module) -> BackboneShape:
-    return BackboneShape.from_config(model.config.to_dict())  # type: ignore[operator,union-attr]
 
 
 def _read_front_end(path: Path) -> FrontEnd:
     try:
-        front_end = FrontEnd.from_preprocessor(read_json(path))
+        front_end = FrontEnd.from_preprocessor(read_json(path, strict=True))
     except _HOSTILE as error:
         raise UserError(f"{path}: {error}") from None
     _check_length(front_end, str(path))
     return front_end
 
 
-def _read_tensors(path: Path, limit: int) -> dict[str, Tensor]:
+def _weights(path: Path) -> Path:
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in path.glob(pattern))
+    if pickles and not (path / TENSORS).exists():
+        raise UserError(
+            f"{path} has no {TENSORS}, but {', '.join(pickles[:3])}: pickled weights can run code and are not read. "
+            "Ask who made it for safetensors"
+        )
+    return own_file(path, TENSORS)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        if path.stat().st_size > limit:
-            raise UserError(f"{path}: larger than {limit >> 30} GB, which no adapter of this method is")
         return load_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -88,6 +88,9 @@ def search(
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="GPUs, or a share of one, per process.", show_default=False)
     ] = None,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="CPUs per process (default: its share).", show_default=False)
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="An existing Ray cluster (auto, or host:port).", show_default=False)
     ] = None,
@@ -103,7 +106,10 @@ def search(
         Path | None, typer.Option(help="Run directory (default: runs/SPACE-TIME).", show_default=False)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the search in this run directory.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Continue the search in this run directory, or at this place in --storage.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per epoch too, without a terminal.")] = False,
@@ -137,6 +143,7 @@ def search(
         concurrent=concurrent,
         workers_per_trial=workers_per_trial,
         gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
         storage=storage,
         mlflow=mlflow,
     )
@@ -222,6 +229,23 @@ def report(directory: Annotated[Path, typer.Argument(help="Run directory of a se
     from search.commands.report import rewrite_report
 
     rewrite_report(directory, _out)
+
+
+@app.command()
+def sync(
+    directory: Annotated[Path, typer.Argument(help="Run directory of a search.")],
+    mlflow: Annotated[
+        str | None,
+        typer.Option(help="Another MLflow, or the same with its password (default: the search's).", show_default=False),
+    ] = None,
+) -> None:
+    """Deliver to MLflow what it lacks of a search that has ended, and end its runs.
+
+    Exit status 0 when MLflow has everything, 1 when it does not answer, 2 when the request is wrong.
+    """
+    from search.commands.sync import sync as deliver
+
+    raise typer.Exit(deliver(directory, mlflow, _out, _err))
 
 
 @app.command()

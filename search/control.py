@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ray import tune
 
 from search.journal import Journal
-from search.records import EpochRecord, Status, TrialRecord
+from search.records import EpochRecord, Incident, Status, TrialRecord
 from search.scheduler import AshaScheduler
 
 
@@ -27,10 +27,34 @@ class Listener(Protocol):
     def trial_started(self, trial: TrialRecord) -> None: ...
     def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None: ...
     def trial_ended(self, trial: TrialRecord) -> None: ...
+    def incident(self, trial: TrialRecord, incident: Incident) -> None: ...
+
+
+class Live:
+    """Counts the trials that were handed out and have not ended: of a resumed search fewer than its record says."""
+
+    def __init__(self) -> None:
+        self._trials: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._trials)
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        self._trials.add(trial.id)
+
+    def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
+        """Nothing changes."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._trials.discard(trial.id)
+
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        """Nothing changes."""
 
 
 class Stop:
-    """Why a search ends before its sampler runs dry: asked by a person, out of time, or out of workers."""
+    """Why a search ends before its sampler runs dry: asked by a person, out of time, or nothing can train."""
 
     def __init__(self, interrupted: threading.Event, deadline: float | None) -> None:
         self.interrupted = interrupted
@@ -84,18 +108,20 @@ class Events(Stays, tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         record = self._journal.trial(trial.config["trial"])
-        if "diverged" in result:
-            self._end(record, Status.FAILED, f"diverged: {result['diverged']}")
+        if "halt" in result:  # the trial goes on when somebody has mended it
+            self._stop.dead = self._stop.dead or str(result["halt"])
             return
-        if "refused" in result:  # trying again would not help
-            self._end(record, Status.FAILED, str(result["refused"]))
-            return
-        # Tune adds numbers of its own; every metric of ours has a slash in its name.
-        metrics = {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
-        epoch = EpochRecord(int(result["epoch"]), metrics, float(result["seconds"]))
-        if self._journal.epoch(record, epoch):
-            for listener in self.listeners:
-                listener.epoch(record, epoch)
+        for word, meaning in (("diverged", "diverged: "), ("refused", ""), ("failed", "")):
+            if word in result:
+                self._end(record, Status.FAILED, f"{meaning}{result[word]}")
+                return
+        for note in result.get("notes", ()):
+            self.incident(record.id, "checkpoint", str(note))
+        for past in result.get("past", ()):  # the driver that heard of them could not write them down any more
+            epoch = EpochRecord(int(past["epoch"]), _metrics(past["metrics"]), float(past["seconds"]))
+            self._epoch(record, epoch)
+            self._scheduler.remember(record.id, epoch.epoch, epoch.metrics)
+        self._epoch(record, EpochRecord(int(result["epoch"]), _metrics(result), float(result["seconds"])))
         stopped_at = self._scheduler.stopped.get(record.id)
         if stopped_at is not None:
             self._end(record, Status.STOPPED, f"among the worse at epoch {stopped_at}")
@@ -105,7 +131,7 @@ class Events(Stays, tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._abandon(trial.config["trial"])
         if not self._stop.now:
-            self._journal.note("retry", trial=trial.config["trial"], reason=_reason(trial))
+            self.incident(trial.config["trial"], "proxy", _reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._abandon(trial.config["trial"])
@@ -115,15 +141,34 @@ class Events(Stays, tune.Callback):
         if record.status is Status.RUNNING and not self._stop.now:
             self._end(record, Status.FAILED, _reason(trial))
 
+    def incident(self, trial: str, kind: str, reason: str, stack: str = "") -> None:
+        """Something went wrong with a trial and was dealt with. Also called by the thread that watches the groups."""
+        record = self._journal.trial(trial)
+        self._journal.incident(record, kind, reason, stack)
+        for listener in self.listeners:
+            listener.incident(record, record.incidents[-1])
+
     def on_start(self, record: TrialRecord) -> None:
         """Told by the sampler when it hands out a trial."""
         for listener in self.listeners:
             listener.trial_started(record)
 
+    def _epoch(self, record: TrialRecord, epoch: EpochRecord) -> bool:
+        new = self._journal.epoch(record, epoch)
+        if new:
+            for listener in self.listeners:
+                listener.epoch(record, epoch)
+        return new
+
     def _end(self, record: TrialRecord, status: Status, reason: str = "") -> None:
         self._journal.ended(record, status, reason)
         for listener in self.listeners:
             listener.trial_ended(record)
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    """Tune adds numbers of its own; every metric of ours has a slash in its name."""
+    return {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
 
 
 def _reason(trial: Any) -> str:

@@ -9,8 +9,8 @@ from search.records import Status
 from search.report import write_figures, write_report
 from search.request import Outcome, next_commands
 from search.result_tables import write_tables
-from search.sampler import frozen, make_study
 from search.space import Space
+from search.studies import frozen, make_study
 from search.tables import write_trials
 
 Artifact = Path | tuple[Path, str]

@@ -7,26 +7,33 @@ read, everything before it counts. Nothing in it needs unpickling.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-import time
+import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from petl.errors import UserError
-from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
+from search.clock import not_before, now
+from search.records import EpochRecord, Incident, Objective, SearchRecord, Status, TrialRecord
 
 FORMAT = "petl.journal/1"
 
 
 class Journal:
-    """Appends events to `<directory>/journal.jsonl` and keeps the record they add up to."""
+    """Appends events to `<directory>/journal.jsonl` and keeps the record they add up to. Safe for several threads."""
 
     def __init__(self, directory: Path, record: SearchRecord) -> None:
-        self._file = (directory / "journal.jsonl").open("a", encoding="utf-8")
+        self._file = (directory / "journal.jsonl").open("ab", buffering=0)
+        self._lock = threading.Lock()
         self.record = record
         self._by_id = {trial.id: trial for trial in record.trials}
+        self.grew: Callable[[], None] = lambda: None
+        """Called after every line: whoever copies the journal elsewhere."""
 
     @classmethod
     def create(cls, directory: Path, record: SearchRecord) -> Journal:
@@ -41,12 +48,23 @@ class Journal:
         return journal
 
     @classmethod
-    def reopen(cls, directory: Path) -> Journal:
-        """Continue an interrupted search; trials that were running stay RUNNING until they report again."""
+    def reopen(cls, directory: Path, info: dict[str, Any] | None = None) -> Journal:
+        """Continue an interrupted search; trials that were running stay RUNNING until they report again.
+
+        `info`: facts of the search that are other from now on.
+        """
         _mend(directory / "journal.jsonl")
-        journal = cls(directory, read_journal(directory))
-        journal._write("resumed")
+        record, latest = _read(directory)
+        not_before(latest)  # this machine's clock may be behind the one of before
+        journal = cls(directory, record)
+        journal.record.info.update(info or {})
+        journal._write("resumed", info=info or {})
         return journal
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._file.fileno()).st_size
 
     def trial(self, id: str) -> TrialRecord:
         return self._by_id[id]
@@ -82,8 +100,14 @@ class Journal:
         return True
 
     def ended(self, trial: TrialRecord, status: Status, reason: str = "") -> None:
-        trial.status, trial.reason, trial.ended = status, reason, time.time()
+        trial.status, trial.reason, trial.ended = status, reason, now()
         self._write("end", trial=trial.id, status=str(status), reason=reason)
+
+    def incident(self, trial: TrialRecord, kind: str, reason: str, stack: str = "") -> None:
+        """Something went wrong with a trial and was dealt with."""
+        found = Incident(kind, reason, now(), trial.epochs[-1].epoch if trial.epochs else 0, stack)
+        trial.incidents.append(found)
+        self._write("incident", trial=trial.id, kind=kind, reason=reason, epoch=found.epoch, stack=stack)
 
     def rejected(self, params: dict[str, Any], trainable_params: int | None, reason: str) -> None:
         entry = {"params": params, "trainable_params": trainable_params, "reason": reason}
@@ -91,16 +115,28 @@ class Journal:
         self._write("rejected", **entry)
 
     def note(self, event: str, **facts: Any) -> None:
-        """Anything else worth keeping: interruptions, retries, the final evaluation."""
+        """Anything else worth keeping: interruptions, the final evaluation."""
         self._write(event, **facts)
 
     def close(self) -> None:
         self._file.close()
 
     def _write(self, event: str, **facts: Any) -> None:
-        self._file.write(json.dumps({"event": event, "time": time.time(), **facts}, ensure_ascii=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps({"event": event, "time": now(), **facts}, ensure_ascii=False) + "\n"
+        with self._lock:
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                data = line.encode()
+                written = self._file.write(data)
+                if written != len(data):
+                    raise OSError(errno.ENOSPC, "only a part of a line could be written to the journal")
+                os.fsync(self._file.fileno())
+            except OSError:
+                # A part of a line would make everything after it unreadable.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), before)
+                raise
+        self.grew()
 
 
 def read_journal(directory: Path) -> SearchRecord:
@@ -109,6 +145,11 @@ def read_journal(directory: Path) -> SearchRecord:
     Raises:
         UserError: when there is no journal there, or it is not one of ours.
     """
+    return _read(directory)[0]
+
+
+def _read(directory: Path) -> tuple[SearchRecord, float]:
+    """The record, and the latest time in it."""
     path = directory / "journal.jsonl"
     if not path.is_file():
         raise UserError(
@@ -117,9 +158,9 @@ def read_journal(directory: Path) -> SearchRecord:
         )
     record: SearchRecord | None = None
     trials: dict[str, TrialRecord] = {}
-    opened = latest = 0.0
+    opened = latest = behind = 0.0
     for event in _events(path):
-        kind, when = event.get("event"), float(event.get("time", 0.0))
+        kind, when = event.get("event"), float(event.get("time", 0.0)) + behind
         if kind == "search":
             if event.get("format") != FORMAT:
                 raise UserError(f"{path} has format {event.get('format')!r}; this version reads {FORMAT!r}")
@@ -130,7 +171,9 @@ def read_journal(directory: Path) -> SearchRecord:
             raise UserError(f"{path} does not begin with the search it belongs to")
         elif kind == "resumed":
             record.seconds += max(0.0, latest - opened)
-            opened = when
+            behind += max(0.0, latest - when)  # of another machine: its times go on from where those before it ended
+            opened = latest = when = max(latest, when)
+            record.info = {**record.info, **event.get("info", {})}
         elif kind == "trial":
             fresh = TrialRecord(
                 id=event["trial"],
@@ -149,6 +192,9 @@ def read_journal(directory: Path) -> SearchRecord:
         elif kind == "end":
             ended = trials[event["trial"]]
             ended.status, ended.reason, ended.ended = Status(event["status"]), event["reason"], when
+        elif kind == "incident":
+            found = Incident(event["kind"], event["reason"], when, event["epoch"], event["stack"])
+            trials[event["trial"]].incidents.append(found)
         elif kind == "rejected":
             record.rejected.append({k: event[k] for k in ("params", "trainable_params", "reason")})
         elif kind == "finished":
@@ -158,11 +204,12 @@ def read_journal(directory: Path) -> SearchRecord:
     if record is None:
         raise UserError(f"{path} is empty: nothing was recorded, so there is nothing to resume; start the search anew")
     record.seconds += max(0.0, latest - opened)
-    return record
+    return record, latest
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Not `splitlines`: that also parts lines at characters which JSON text may hold.
+    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     events = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -180,7 +227,7 @@ def _mend(path: Path) -> None:
         return
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+        os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def _json_safe(metrics: dict[str, float]) -> dict[str, float | None]:

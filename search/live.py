@@ -18,10 +18,10 @@ from rich.live import Live
 from rich.text import Text
 
 from search.metric_text import is_detail, with_deviation
-from search.records import EpochRecord, SearchRecord, Status, TrialRecord
+from search.records import EpochRecord, Incident, SearchRecord, Status, TrialRecord
 from search.screen import data_text, draw, state_line
 from search.standing import Standing
-from search.texts import format_duration, plural, short_configuration, short_count
+from search.texts import format_duration, incident_text, plural, short_configuration, short_count
 
 __all__ = ["LineView", "LiveView", "View", "make_view"]
 
@@ -54,6 +54,9 @@ class View(Protocol):
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """A trial has ended; its status says how."""
+
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        """Something went wrong with a trial and was dealt with."""
 
     def finish(self, record: SearchRecord) -> None:
         """The search has ended; show where it stands for the last time."""
@@ -125,6 +128,10 @@ class LiveView:
         self._standing.trial_ended(trial)
         if trial.status is Status.FAILED:
             self._console.print(Text(f"{trial.name} failed: {trial.reason}", style="red"))
+
+    @_harmless
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        self._console.print(Text(incident_text(trial, incident), style="yellow"))
 
     @_harmless
     def finish(self, record: SearchRecord) -> None:
@@ -226,6 +233,10 @@ class LineView:
             words.append("best so far")
         total = "" if self._standing.total is None else f"/{self._standing.total}"
         self._line(f"{trial.name} {', '.join(words)} [{self._standing.ended}{total}]")
+
+    @_harmless
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        self._line(incident_text(trial, incident))
 
     @_harmless
     def finish(self, record: SearchRecord) -> None:

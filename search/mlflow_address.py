@@ -1,31 +1,33 @@
-"""Where MLflow is: addresses of stores, and whether one answers (torch-free).
+"""Where MLflow is: addresses of stores, and what is found there (torch-free).
 
 `mlflow` takes more than a second to import and is loaded on first use only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
-import tempfile
 import threading
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from petl.errors import UserError
+from search.mlflow_probe import MlflowAway, as_user_error, mask, probe, unusable
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
+_BUSY_S = 50.0
 
 
 def load_mlflow() -> Any:
     """Import mlflow with its reporting home off, quiet logs, and one try a request (the tracker retries itself)."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every trial that ends
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     import mlflow
@@ -51,11 +53,22 @@ def resolve_uri(uri: str) -> str:
         return uri
     if scheme not in _DATABASES + _SERVERS:
         raise UserError(
-            f"--mlflow {uri}: this is not the address of an MLflow store. Allowed: sqlite:///FILE.db, "
+            f"--mlflow {shown(uri)}: this is not the address of an MLflow store. Allowed: sqlite:///FILE.db, "
             "postgresql://…, mysql://…, http(s)://HOST:PORT of an MLflow server, databricks."
         )
-    if scheme in _SERVERS and not urlsplit(uri).hostname:
-        raise UserError(f"--mlflow {uri}: the host is missing. Write it as http://HOST:PORT.")
+    if scheme in _SERVERS:
+        try:
+            parts = urlsplit(uri)
+            host, _ = parts.hostname, parts.port
+        except ValueError:  # its words may quote a part of a password
+            parts = None
+        if parts is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise UserError(
+                f"--mlflow {shown(uri)}: host and port cannot be told. Write it as http://HOST:PORT, and what a "
+                "password has of the signs / # ? @ [ ] as %2F %23 %3F %40 %5B %5D."
+            )
+        if not host:
+            raise UserError(f"--mlflow {shown(uri)}: the host is missing. Write it as http://HOST:PORT.")
     path = sqlite_path(uri)
     return uri if path is None else f"sqlite:///{path}"
 
@@ -72,7 +85,41 @@ def sqlite_path(uri: str) -> Path | None:
 
 def shown(uri: str) -> str:
     """Return the address fit for a screen or a file: without its password."""
-    return re.sub(r"(://[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
+    return mask(uri)
+
+
+def complete(address: str) -> bool:
+    """Whether an address that was written down is whole: passwords are never kept."""
+    return "***@" not in address and "=***" not in address
+
+
+def trusted(address: str, option: str = "--mlflow") -> str:
+    """An address that stands in a run directory, which may be a stranger's: no credentials go there unasked.
+
+    Raises:
+        UserError: there are credentials that would be shown to it, and nobody but the directory names it.
+    """
+    found = _credentials(address)
+    if found and shown(default_uri()).rstrip("/") != address.rstrip("/"):
+        raise UserError(
+            f"the run directory names the MLflow store {shown(address)}, and {found} would be shown to it. If it is "
+            f"yours, say so: {option} {shown(address)}, or set MLFLOW_TRACKING_URI to it"
+        )
+    return address
+
+
+def _credentials(address: str) -> str:
+    """What of the environment would be shown to a server or database at any address; "" for nothing."""
+    if address.startswith(_SERVERS):
+        kinds = ("USERNAME", "PASSWORD", "TOKEN", "AUTH", "AWS_SIGV4", "CLIENT_CERT_PATH")
+        names = [f"MLFLOW_TRACKING_{kind}" for kind in kinds]
+        file = Path("~/.mlflow/credentials").expanduser()
+    elif address.startswith(("sqlite:", "databricks")):  # those of Databricks belong to a host
+        return ""
+    else:
+        names, file = ["PGPASSWORD", "MYSQL_PWD"], None
+    said = next((name for name in names if os.environ.get(name)), "")
+    return said or (str(file) if file is not None and file.is_file() else "")
 
 
 def ui_command(uri: str, directory: Path | None = None) -> str:
@@ -89,32 +136,38 @@ def ui_command(uri: str, directory: Path | None = None) -> str:
     return f"mlflow ui --backend-store-uri {shown(uri)}"
 
 
-_BUSY_S = 50.0
+def check(uri: str, deadline: float = 10.0, *, strict: bool = False) -> str:
+    """Ask the store for an answer and return one line that says what is there; no file or run is created.
 
+    A server that does not answer now is no mistake: the line says so, and a search keeps its entries until it is
+    back. What is wrong, and would still be wrong tomorrow, is refused.
 
-def check(uri: str, deadline: float = 10.0) -> str:
-    """Ask the store for an answer and return one line that says what is there; nothing is created.
+    Args:
+        uri: address of the store.
+        deadline: seconds to wait for a server.
+        strict: a server that does not answer is an error, too.
 
     Raises:
-        UserError: there is no such store, it does not answer within `deadline` seconds, or it cannot be used.
+        MlflowAway: only with `strict`: a server does not answer now.
+        UserError: something else than MLflow answers, credentials are refused, a database cannot be used.
     """
     uri = resolve_uri(uri)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         _check_creatable(path)
         return f"{uri} (will be created)"
-    outcome: list[str | Exception] = []
+    load_mlflow()  # not on the store's time
+    outcome: list[int | Exception] = []
 
-    def probe() -> None:
+    def ask() -> None:
         try:
             with exclusive(uri):
-                found = load_mlflow().MlflowClient(uri).search_experiments(max_results=1000)
-            outcome.append(f"{shown(uri)} ({len(found)} experiments)")
+                outcome.append(probe(uri, deadline))
         except Exception as error:
             outcome.append(error)
 
     # In a thread of its own: a host that swallows packets or a database driver that retries would hold us up.
-    thread = threading.Thread(target=probe, daemon=True, name="mlflow-check")
+    thread = threading.Thread(target=ask, daemon=True, name="mlflow-check")
     thread.start()
     thread.join(deadline)
     if not outcome and path is not None:
@@ -124,11 +177,13 @@ def check(uri: str, deadline: float = 10.0) -> str:
                 f"MLflow's database {path} gave no answer within {deadline + _BUSY_S:g} s: another program keeps it "
                 "busy. Wait for it, or choose another place with --mlflow sqlite:///FILE.db."
             )
-    if not outcome:
-        raise UserError(_unreachable(uri, f"no answer within {deadline:g} s"))
-    if isinstance(outcome[0], Exception):
-        raise as_user_error(uri, outcome[0]) from outcome[0]
-    return outcome[0]
+    found: int | Exception = outcome[0] if outcome else MlflowAway(unusable(uri, f"no answer within {deadline:g} s"))
+    if isinstance(found, int):
+        return f"{shown(uri)} ({found} experiments)"
+    problem = as_user_error(uri, found)
+    if strict or not isinstance(problem, MlflowAway):
+        raise problem from found
+    return f"{shown(uri)} (does not answer now; entries are kept until it does)"
 
 
 def exclusive(uri: str) -> AbstractContextManager[Any]:
@@ -136,11 +191,28 @@ def exclusive(uri: str) -> AbstractContextManager[Any]:
     path = sqlite_path(uri)
     if path is None:
         return nullcontext()
-    from filelock import FileLock
+    return _locked(next(folder for folder in path.parents if folder.is_dir()))
 
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"petl-mlflow-{user}-{name}.lock", timeout=60)
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder: on the folder itself, so that no file is left for it."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        limit = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise TimeoutError(f"another process has kept {folder} busy for {_BUSY_S:g} s") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_creatable(path: Path) -> None:
@@ -150,26 +222,3 @@ def _check_creatable(path: Path) -> None:
             f"MLflow's database {path} cannot be created: {nearest} is not a directory that can be written to. "
             "Choose another place with --mlflow sqlite:///FILE.db."
         )
-
-
-def _unreachable(uri: str, reason: str) -> str:
-    return (
-        f"MLflow at {shown(uri)} cannot be used: {reason}. Start the server or correct --mlflow "
-        "(without it, runs go to a local SQLite file)."
-    )
-
-
-def as_user_error(uri: str, error: Exception) -> UserError:
-    text = str(error) or type(error).__name__
-    if "out-of-date database schema" in text:
-        return UserError(
-            f"MLflow's database {shown(uri)} was made by another version of MLflow. Make a copy of it, then run "
-            f"`mlflow db upgrade {shown(uri)}`, or choose another with --mlflow sqlite:///FILE.db."
-        )
-    if isinstance(error, ModuleNotFoundError):
-        return UserError(_unreachable(uri, f"the database driver '{error.name}' is not installed"))
-    if "Connection refused" in text:
-        return UserError(_unreachable(uri, "connection refused, nothing listens there"))
-    if "Failed to resolve" in text or "Name or service not known" in text:
-        return UserError(_unreachable(uri, "the host name is unknown"))
-    return UserError(_unreachable(uri, shown(" ".join(text.split()))[:300]))

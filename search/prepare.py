@@ -1,107 +1,29 @@
-"""What has to be right before a search starts: places, locks, data, cluster, signals (torch-free to import)."""
+"""What has to be right of space and data before a search starts, and what is known of both (torch-free to import)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from petl.counts import BackboneShape, backbone_parameters
 from petl.errors import ConfigError, UserError
 from petl.families import ALIASES, family_of
 from petl.hub import read_config
 from search import environment
-from search.mlflow_address import shown
 from search.plan import backbone_shape
 from search.records import SearchRecord
-from search.request import Interrupted, Request
-from search.resources import Resources, local_resources
+from search.request import Interrupted
 from search.sizes import fitted
-from search.space import Space, load_space, tree
+from search.space import Space, tree
 from trainables import precision
 from trainables.config import AugOptions, TrialConfig
 
 if TYPE_CHECKING:
     from search.live import View
     from trainables.data import AudioData
-
-
-def place(request: Request) -> tuple[Path, Space]:
-    """The run directory and the space, of a new search or of the one to resume."""
-    if request.resume is not None:
-        if not request.resume.is_dir():
-            raise UserError(f"--resume {request.resume}: there is no such directory")
-        if not (request.resume / "space.yaml").is_file():
-            raise UserError(f"--resume {request.resume}: not the directory of a search (it holds no space.yaml)")
-        return request.resume, _same_question(request.resume / "space.yaml", request.overrides)
-    if request.space is None:
-        raise UserError("say what to search: --space FILE (for example --space spaces/moa.yaml), or --resume DIR")
-    space = load_space(request.space, request.overrides).absolute()
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    directory = request.output or Path("runs") / f"{space.name}-{stamp}"
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--output {directory} is a file; name a directory that is to be made")
-    if directory.exists() and any(directory.iterdir()):
-        raise UserError(f"--output {directory} exists already; name another, or continue it with --resume {directory}")
-    return directory, space
-
-
-def _same_question(file: Path, overrides: dict[str, Any]) -> Space:
-    """The space to resume. Only its budget may change: trials under other conditions cannot be compared."""
-    before, after = load_space(file), load_space(file, overrides)
-    if replace(after, budget=before.budget) != before:
-        changed = sorted(key for key in overrides if not key.startswith("budget."))
-        raise UserError(
-            f"--resume {file.parent} together with other values for {', '.join(changed)}: trials before and after "
-            "could not be compared. A resumed search may get another budget (--trials, --time-budget); for anything "
-            "else start a new search."
-        )
-    return after
-
-
-_KEPT = ("workers_per_trial", "gpus_per_worker", "concurrent", "address", "storage")
-"""What a resumed search takes over from the command that began it, unless it is told otherwise."""
-
-
-def asked(request: Request) -> dict[str, Any]:
-    """The part of the request that a later resume takes over."""
-    return {"asked": {name: getattr(request, name) for name in _KEPT}}
-
-
-def as_before(request: Request, earlier: SearchRecord | None) -> Request:
-    """The request, completed by what the earlier session was asked for."""
-    before = earlier.info.get("asked", {}) if earlier else {}
-    missing: dict[str, Any] = {name: before.get(name) for name in _KEPT if getattr(request, name) is None}
-    return replace(request, **missing)
-
-
-def checkpoint_root(request: Request, directory: Path) -> str:
-    """Where checkpoints go: checked now, because workers would only find out later.
-
-    Raises:
-        UserError: the storage cannot be reached or written.
-    """
-    if not request.storage:
-        return str((directory / "checkpoints").resolve())
-    from trainables.checkpoints import open_storage
-
-    root = request.storage if "://" in request.storage else str(Path(request.storage).resolve())
-    try:
-        filesystem, path = open_storage(root)
-        filesystem.create_dir(path, recursive=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--storage {request.storage} cannot be used: {str(error).splitlines()[0]}") from None
-    return root
 
 
 def check_same_data(directory: Path, earlier: SearchRecord, data: AudioData) -> None:
@@ -112,59 +34,6 @@ def check_same_data(directory: Path, earlier: SearchRecord, data: AudioData) -> 
             f"{directory} was searched on other data (digest {before[:12]}, now {data.digest[:12]}): its trials "
             "could not be compared with new ones. Restore the data, or start a new search."
         )
-
-
-def tracking_uri(request: Request, earlier: SearchRecord | None) -> str:
-    """Where runs are tracked: as asked, else as before, else the default."""
-    from search.tracking import default_uri, resolve_uri
-
-    before = earlier.info["mlflow"] if earlier else ""
-    if request.mlflow or not before:
-        return resolve_uri(request.mlflow or default_uri())
-    if ":***@" not in before:
-        return before
-    # Passwords are never written down, so the address of the earlier session is not complete.
-    if shown(default_uri()) == before:
-        return default_uri()
-    raise UserError(f"the search was tracked at {before}; give the address with its password again: --mlflow URI")
-
-
-def earlier_record(request: Request) -> SearchRecord | None:
-    if request.resume is None:
-        return None
-    from search.journal import read_journal
-
-    return read_journal(request.resume)
-
-
-@contextlib.contextmanager
-def only_one(directory: Path) -> Iterator[None]:
-    """Two drivers on one run directory would write over each other."""
-    lock = FileLock(directory / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{directory} is being searched by another process; wait for it or stop it first") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_output(directory: Path) -> None:
-    """Refuse before any work when the output cannot be written or the disk is all but full."""
-    parent = directory if directory.exists() else directory.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise UserError(f"the output directory {directory} cannot be made: {parent} is a file; choose another --output")
-    if not os.access(parent, os.W_OK):
-        raise UserError(
-            f"the output directory {directory} cannot be made: {parent} is not writable; choose another --output"
-        )
-    free = shutil.disk_usage(parent).free
-    if free < 200 * 2**20:
-        raise UserError(f"only {free / 2**20:.0f} MB are free on the disk of {parent}; a search needs 200 MB at least")
 
 
 def prepare_data(
@@ -235,58 +104,6 @@ def check_sampled(space: Space, data: AudioData) -> None:
 def deadline(config: TrialConfig, repeats: int) -> float:
     """Seconds that a command may take: it is carried out for every repeat, one after the other."""
     return config.train.deadline * repeats
-
-
-def cluster(request: Request) -> tuple[Resources, dict[str, Any]]:
-    """What there is to run on, and the arguments of `ray.init` that reach it."""
-    if request.address is None:
-        local = local_resources()
-        return local, {"num_cpus": local.cpus, "num_gpus": local.gpus or None}
-    import ray
-
-    from search.workforce import connect
-
-    args = {"address": request.address}
-    try:
-        connect(args)
-        total = ray.cluster_resources()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"--address {request.address}: no Ray cluster answers there ({first}). "
-            "Start one (`ray start --head`), or leave --address out to run on this machine."
-        ) from None
-    finally:
-        ray.shutdown()
-    if len(nodes) > 1 and not request.storage:
-        raise UserError(
-            f"the cluster at {request.address} has {len(nodes)} nodes: give a place for checkpoints that all of them "
-            "see, --storage PATH (a shared directory) or --storage s3://BUCKET/FOLDER"
-        )
-    largest = max(int(node.get("CPU", 0)) for node in nodes)
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), largest), args
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM ask the search to end; a second one ends the process at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            os._exit(130)
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
 
 
 def facts(space: Space, base: TrialConfig, shape: BackboneShape, repeats: list[AudioData]) -> dict[str, Any]:

@@ -31,6 +31,17 @@ class Objective:
 
 
 @dataclass
+class Incident:
+    """Something that went wrong with a trial and was dealt with."""
+
+    kind: str  # "node" | "worker" | "hung" | "error" | "memory" | "gave up" | "checkpoint" | "proxy"
+    reason: str
+    time: float  # seconds since 1970
+    epoch: int  # the trial's last one then; 0 before the first
+    stack: str = ""  # where it stood, if it hung or failed
+
+
+@dataclass
 class EpochRecord:
     epoch: int  # counted from 1
     metrics: dict[str, float]  # "train/loss", "val/accuracy", ...
@@ -50,6 +61,7 @@ class TrialRecord:
     epochs: list[EpochRecord] = field(default_factory=list)
     started: float = 0.0  # seconds since 1970
     ended: float | None = None
+    incidents: list[Incident] = field(default_factory=list)
 
     def best(self, objective: Objective) -> EpochRecord | None:
         """The epoch with the best value of `objective` (the first one among equals), None before any report."""

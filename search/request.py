@@ -16,11 +16,12 @@ class Request:
     space: Path | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     output: Path | None = None
-    resume: Path | None = None
+    resume: str | None = None  # a run directory, or where one was mirrored on shared storage
     address: str | None = None
     concurrent: int | None = None
     workers_per_trial: int | None = None  # None: 1, or as the resumed search had it
     gpus_per_worker: float | None = None
+    cpus_per_worker: int | None = None
     storage: str | None = None
     mlflow: str | None = None
 

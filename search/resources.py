@@ -1,4 +1,4 @@
-"""How many worker groups a machine or cluster carries, and what each gets (torch-free, Ray-free)."""
+"""How many worker groups a machine carries, and what each gets (torch-free, Ray-free)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ class Resources:
 
     cpus: int
     gpus: int = 0
-    largest_node: int | None = None  # CPUs of the node that has most; None: there is one node
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,14 @@ class GroupPlan:
     workers: int
     cpus: int
     gpus: float
+    grows: bool = False  # `groups` is a ceiling: how many there are follows trials and nodes
 
     def __str__(self) -> str:
         each = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.groups} at a time, each {each} of {cpus}{gpus}"
+        most = "up to " if self.grows else ""
+        return f"{most}{self.groups} at a time, each {each} of {cpus}{gpus}"
 
 
 def local_resources() -> Resources:
@@ -51,6 +52,7 @@ def plan_groups(
     *,
     workers_per_trial: int = 1,
     gpus_per_worker: float | None = None,
+    cpus_per_worker: int | None = None,
     concurrent: int | None = None,
     trials: int | None = None,
 ) -> GroupPlan:
@@ -62,7 +64,7 @@ def plan_groups(
     gpus = gpus_per_worker if gpus_per_worker is not None else (1.0 if available.gpus else 0.0)
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
-    fit = available.cpus // workers_per_trial
+    fit = available.cpus // (workers_per_trial * (cpus_per_worker or 1))
     if gpus > 0:
         # Ray cuts one GPU into equal shares; a worker never gets parts of two.
         per_gpu = int(1 / gpus + 1e-9) if gpus < 1 else 1
@@ -72,13 +74,13 @@ def plan_groups(
         fit = min(fit, MOST_CPU_GROUPS)
     if fit < 1:
         raise UserError(
-            f"a trial of {workers_per_trial} workers with 1 CPU and {gpus:g} GPU each needs "
-            f"{workers_per_trial} CPUs and {workers_per_trial * gpus:g} GPUs; "
+            f"a trial of {workers_per_trial} workers with {cpus_per_worker or 1} CPU and {gpus:g} GPU each needs "
+            f"{workers_per_trial * (cpus_per_worker or 1)} CPUs and {workers_per_trial * gpus:g} GPUs; "
             f"there are {available.cpus} CPUs and {available.gpus} GPUs. "
-            "Lower --workers-per-trial or --gpus-per-worker."
+            "Lower --workers-per-trial, --gpus-per-worker or --cpus-per-worker."
         )
     groups = min(g for g in (fit, concurrent, trials) if g is not None)
-    cpus = min(available.cpus // (groups * workers_per_trial), available.largest_node or available.cpus)
+    cpus = cpus_per_worker or available.cpus // (groups * workers_per_trial)
     return GroupPlan(groups, workers_per_trial, max(1, cpus), gpus)
 
 

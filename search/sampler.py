@@ -5,29 +5,32 @@ trials stopped by the scheduler are told as PRUNED with every value they reporte
 value they happened to have); a configuration that was trained before is not trained again; configurations
 outside a bound on `trainable_params`, and those that do not fit the backbone, are told as infeasible and never
 leave here; a resumed search gets its history from the journal, and unfinished trials are handed out again before
-anything new is asked.
+anything new is asked; and the history that the sampler looks at does not grow for ever.
 """
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from search.clock import now
 from search.control import Stays
+from search.history import history
 from search.journal import Journal
-from search.records import EpochRecord, Status, TrialRecord
+from search.records import EpochRecord, Incident, Status, TrialRecord
 from search.sizes import DoesNotFit, outside_bounds
 from search.space import Space
+from search.studies import constraints, frozen, make_study, refused, tell
 
 if TYPE_CHECKING:
     import optuna
 
 _TRIES = 300
 """Refusals in a row (duplicates, over a bound, not fitting the backbone) after which the space counts as exhausted."""
+HISTORY = 500
+"""What a study begins with at most (`search.history`); after a quarter more it is made anew."""
 
 
 class OptunaSampler(Stays, Searcher):
@@ -40,6 +43,8 @@ class OptunaSampler(Stays, Searcher):
         wrap: makes the dictionary that Tune hands to the trial proxy, from a trial record.
         more: False when no further trial may start (budget spent, interrupted).
         on_start: told about every trial that starts or continues.
+        room: False while no further trial could run at once; Tune then asks again later.
+        most: what the sampler is shown of a longer history.
     """
 
     def __init__(
@@ -50,45 +55,37 @@ class OptunaSampler(Stays, Searcher):
         wrap: Callable[[TrialRecord], dict[str, Any]],
         more: Callable[[], bool],
         on_start: Callable[[TrialRecord], None],
+        room: Callable[[], bool] = lambda: True,
+        most: int = HISTORY,
     ) -> None:
         super().__init__(metric=space.objectives[0].metric, mode=space.objectives[0].mode)
         self._space, self._journal, self._count = space, journal, trainable_params
         self._wrap, self._more, self._on_start = wrap, more, on_start
         self.exhausted = False
         """True when the space had nothing new to offer before the budget was spent."""
+        self._room, self._most = room, most
         record = journal.record
-        self._study = make_study(space, done=len(record.trials) + len(record.rejected))
+        self._seen: dict[str, TrialRecord | None] = {space.key(trial.params): trial for trial in record.trials}
+        self._seen |= {space.key(entry["params"]): None for entry in record.rejected}
+        self._unfinished = [trial for trial in record.trials if trial.status is Status.RUNNING]
         self._asked: dict[str, optuna.Trial] = {}
-        self._seen: dict[str, TrialRecord | None] = {}
-        self._unfinished: list[TrialRecord] = []
-        for trial in record.trials:
-            self._seen[space.key(trial.params)] = trial
-            if trial.status is Status.RUNNING:
-                self._unfinished.append(trial)
-            else:
-                self._study.add_trial(frozen(space, trial))
-        for entry in record.rejected:
-            self._seen[space.key(entry["params"])] = None
-            self._study.add_trial(refused(space, entry["params"], entry["trainable_params"]))
-        for trial in self._unfinished:
-            # Optuna has no way to reopen a trial: the same point is asked for again and told when it ends. Asked
-            # before anything else is enqueued, for the queue is first in, first out.
-            self._study.enqueue_trial(space.to_optuna(trial.params))
-            self._asked[trial.id] = self._ask()[0]
-        for point in space.enqueue:
-            full = space.complete(point)
-            if space.key(full) not in self._seen:
-                self._study.enqueue_trial(space.to_optuna(full), user_attrs={"enqueued": True})
+        self._told = 0  # ended trials and refusals in the study
+        self._begin_study()
 
     # -- Ray Tune's side ---------------------------------------------------------------------------------
 
     def suggest(self, trial_id: str) -> Any:  # a configuration, or FINISHED; Tune's own annotation is narrower
+        if not self._unfinished and not self._more():
+            return Searcher.FINISHED
+        if not self._room():
+            return None
         if self._unfinished:
             trial = self._unfinished.pop(0)
             self._on_start(trial)
             return self._wrap(trial)
-        if not self._more():
-            return Searcher.FINISHED
+        # Between two trials, never between two tries: the record, of which study and seed are made, has changed since.
+        if self._told >= self._most + self._most // 4:
+            self._begin_study()
         for _ in range(_TRIES):
             asked, params = self._ask()
             key = self._space.key(params)
@@ -124,10 +121,14 @@ class OptunaSampler(Stays, Searcher):
     def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
         """Nothing: all epochs are told at the end."""
 
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        """Nothing: what was dealt with says nothing of the configuration."""
+
     def trial_ended(self, trial: TrialRecord) -> None:
         """Tell Optuna what became of the trial."""
         asked = self._asked.pop(trial.id, None)
         if asked is not None:
+            self._told += 1
             tell(self._space, self._study, asked, trial)
 
     def save(self, checkpoint_path: str) -> None:
@@ -146,12 +147,36 @@ class OptunaSampler(Stays, Searcher):
             return None, str(error)
         return size, outside_bounds(self._space.objectives, size)
 
+    def _begin_study(self) -> None:
+        """A study with (the telling part of) the history, the trials that run, and what is still to be tried first."""
+        space, record = self._space, self._journal.record
+        self._study = make_study(space, done=len(record.trials) + len(record.rejected))
+        self._told = 0
+        for entry in history(space, record, self._most):
+            if isinstance(entry, TrialRecord):
+                self._study.add_trial(frozen(space, entry))
+            else:
+                self._study.add_trial(refused(space, entry["params"], entry["trainable_params"]))
+            self._told += 1
+        self._asked = {}
+        for trial in record.trials:
+            if trial.status is Status.RUNNING:
+                # Optuna has no way to reopen a trial: the same point is asked for again and told when it ends. Asked
+                # before anything else is enqueued, for the queue is first in, first out.
+                self._study.enqueue_trial(space.to_optuna(trial.params))
+                self._asked[trial.id] = self._ask()[0]
+        for point in space.enqueue:
+            full = space.complete(point)
+            if space.key(full) not in self._seen:
+                self._study.enqueue_trial(space.to_optuna(full), user_attrs={"enqueued": True})
+
     def _ask(self) -> tuple[optuna.Trial, dict[str, Any]]:
         asked = self._study.ask()
         return asked, self._space.suggest(asked)
 
     def _tell_again(self, asked: optuna.Trial, known: TrialRecord | None) -> None:
         """A duplicate: repeat what is known about the configuration, so that the sampler moves on."""
+        self._told += 1
         if known is None or known.status is Status.RUNNING:
             import optuna
 
@@ -162,6 +187,7 @@ class OptunaSampler(Stays, Searcher):
     def _tell_infeasible(self, asked: optuna.Trial, size: int | None) -> None:
         import optuna
 
+        self._told += 1
         for name, excess in constraints(self._space, size).items():
             asked.set_constraint(name, excess)
         self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
@@ -176,107 +202,5 @@ class OptunaSampler(Stays, Searcher):
             params=params,
             trainable_params=size,
             enqueued=bool(asked.user_attrs.get("enqueued")),
-            started=time.time(),
+            started=now(),
         )
-
-
-def make_study(space: Space, done: int = 0) -> optuna.Study:
-    """An in-memory Optuna study for the space; `done` trials so far move the seed, so that nothing is redrawn."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seed = space.sampler.seed + 7919 * done
-    sampler: optuna.samplers.BaseSampler
-    if space.sampler.name == "random":
-        sampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                multivariate=True,
-                group=True,  # parameters are modelled together with those that are active at the same time
-                constant_liar=True,
-                n_startup_trials=space.sampler.startup_trials,
-                seed=seed,
-            )
-    directions: list[Literal["maximize", "minimize"]] = [
-        "maximize" if o.mode == "max" else "minimize" for o in space.objectives
-    ]
-    return optuna.create_study(sampler=sampler, directions=directions)
-
-
-def constraints(space: Space, size: int | None) -> dict[str, float]:
-    """How far outside its bounds a configuration is, above 0 outside; relative, as sizes differ between backbones.
-
-    One that does not fit the backbone (`size` None) has no size: it counts as wholly outside.
-    """
-    if size is None:
-        return {"fits": 1.0}
-    found = {}
-    for objective in space.objectives:
-        if objective.metric == "trainable_params":
-            if objective.bound_max is not None:
-                found["most"] = size / objective.bound_max - 1
-            if objective.bound_min is not None:
-                found["least"] = 1 - size / objective.bound_min
-    return found
-
-
-def refused(space: Space, params: dict[str, Any], size: int | None) -> optuna.trial.FrozenTrial:
-    """A rejected configuration of an earlier session as Optuna would have kept it."""
-    from optuna.trial import TrialState, create_trial
-
-    return create_trial(
-        state=TrialState.PRUNED,
-        params=space.to_optuna(params),
-        distributions=space.distributions(params),
-        constraints=constraints(space, size),
-    )
-
-
-def told_values(space: Space, trial: TrialRecord) -> list[float] | None:
-    """One value per objective at the best epoch, None while any is missing or not a number."""
-    values = [trial.value(objective) for objective in space.objectives]
-    return None if any(v is None or v != v for v in values) else [float(v) for v in values if v is not None]
-
-
-def intermediate(space: Space, trial: TrialRecord) -> dict[int, float]:
-    """The first objective by epoch. Optuna takes reports in single-objective studies only."""
-    if len(space.objectives) > 1:
-        return {}
-    metric = space.objectives[0].metric
-    values = {e.epoch: e.metrics.get(metric, float("nan")) for e in trial.epochs}
-    return {epoch: value for epoch, value in values.items() if value == value}
-
-
-def tell(space: Space, study: optuna.Study, asked: optuna.Trial, trial: TrialRecord) -> None:
-    """Tell an ended trial: complete with its values, stopped as pruned at its step, failed as failed."""
-    from optuna.trial import TrialState
-
-    for epoch, value in intermediate(space, trial).items():
-        asked.report(value, epoch)
-    values = told_values(space, trial)
-    if trial.status is Status.COMPLETE and values is not None:
-        study.tell(asked, values)
-    elif trial.status is Status.STOPPED:
-        study.tell(asked, state=TrialState.PRUNED)
-    else:
-        study.tell(asked, state=TrialState.FAIL)
-
-
-def frozen(space: Space, trial: TrialRecord) -> optuna.trial.FrozenTrial:
-    """An ended trial of the journal as Optuna would have kept it."""
-    from optuna.trial import TrialState, create_trial
-
-    values = told_values(space, trial)
-    state = {
-        Status.COMPLETE: TrialState.COMPLETE if values is not None else TrialState.FAIL,
-        Status.STOPPED: TrialState.PRUNED,
-    }.get(trial.status, TrialState.FAIL)
-    return create_trial(
-        state=state,
-        values=values if state is TrialState.COMPLETE else None,
-        params=space.to_optuna(trial.params),
-        distributions=space.distributions(trial.params),
-        intermediate_values=intermediate(space, trial),
-    )

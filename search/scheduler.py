@@ -12,6 +12,8 @@ because the sampler has to know which trials were stopped.
 from __future__ import annotations
 
 import math
+from bisect import insort
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -30,19 +32,19 @@ class Asha:
     def __init__(self, mode: str, rungs: tuple[int, ...], eta: int) -> None:
         self._sign = 1.0 if mode == "max" else -1.0
         self._eta = eta
-        self._seen: dict[int, dict[str, float]] = {epoch: {} for epoch in rungs}
+        self._seen: dict[int, set[str]] = {epoch: set() for epoch in rungs}
+        self._losses: dict[int, list[float]] = {epoch: [] for epoch in rungs}  # sorted, the best first
 
     def report(self, trial: str, epoch: int, value: float) -> bool:
         """Record a value; True when the trial has to stop. A trial is judged once per rung."""
         if epoch not in self._seen or trial in self._seen[epoch]:
             return False
-        rung = self._seen[epoch]
-        rung[trial] = -math.inf if math.isnan(value) else self._sign * value
-        survivors = len(rung) // self._eta
-        if survivors == 0:
-            return False
-        threshold = sorted(rung.values(), reverse=True)[survivors - 1]
-        return rung[trial] < threshold
+        loss = math.inf if math.isnan(value) else -self._sign * value
+        losses = self._losses[epoch]
+        self._seen[epoch].add(trial)
+        insort(losses, loss)
+        survivors = len(losses) // self._eta
+        return survivors > 0 and loss > losses[survivors - 1]
 
 
 class AshaScheduler(FIFOScheduler):
@@ -54,6 +56,10 @@ class AshaScheduler(FIFOScheduler):
         self._value_of = metric
         self.stopped: dict[str, int] = {}
         """Our trial id -> epoch at which the rule stopped it."""
+
+    def remember(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch that was trained without being heard of: others are compared with it, it stops nothing itself."""
+        self._rule.report(trial, epoch, metrics.get(self._value_of, float("nan")))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "epoch" not in result or self._value_of not in result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from search.metric_text import deviation_of
@@ -33,6 +33,8 @@ class Standing:
         self._budget: float | None = None
         self._trials: dict[str, TrialRecord] = {}
         self._epochs: dict[str, list[EpochRecord]] = {}
+        self._settled: dict[str, Status] = {}  # of trials that do not run here
+        self._counts: Counter[Status] = Counter()  # of `_settled`: counting thousands anew at every end takes long
         self._reports: deque[float] = deque(maxlen=2000)
         self._ended_here = 0
 
@@ -45,6 +47,7 @@ class Standing:
             self._budget = None if budget is None else max(0.0, budget - record.seconds)
             for trial in record.trials:
                 self._know(trial)
+                self._settle(trial)
 
     def set_phase(self, text: str) -> None:
         with self.lock:
@@ -62,13 +65,13 @@ class Standing:
         with self.lock:
             self._first_trial = self._clock() if self._first_trial is None else self._first_trial
             self._know(trial)
-            self.running[trial.id] = trial
+            self._begin(trial)
             self.set_phase("")
 
     def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
         with self.lock:
             self._know(trial)
-            self.running.setdefault(trial.id, trial)
+            self._begin(trial)
             if all(e.epoch != epoch.epoch for e in self._epochs[trial.id]):
                 self._epochs[trial.id].append(epoch)
             if not self._reports and self._first_trial is not None:
@@ -81,6 +84,7 @@ class Standing:
         with self.lock:
             self._know(trial)
             self.running.pop(trial.id, None)
+            self._settle(trial)
             self._ended_here += 1
 
     # -- what is shown -----------------------------------------------------------------------------------
@@ -104,13 +108,12 @@ class Standing:
 
     @property
     def ended(self) -> int:
-        return sum(self.counts()[s] for s in (Status.COMPLETE, Status.STOPPED, Status.FAILED))
+        return sum(self._counts[s] for s in (Status.COMPLETE, Status.STOPPED, Status.FAILED))
 
     def counts(self) -> dict[str, int]:
         """How many trials stand where: complete, stopped, failed, running, rejected."""
         # A trial has its final status a moment before its end is told; until then it is running.
-        settled = [t for t in self._trials.values() if t.id not in self.running]
-        counts = {str(s): sum(t.status is s for t in settled) for s in Status}
+        counts = {str(s): self._counts[s] for s in Status}
         counts["running"] = len(self.running)
         counts["rejected"] = len(self.record.rejected) if self.record is not None else 0
         return counts
@@ -163,6 +166,18 @@ class Standing:
             begun = sum(max(0.5, typical - len(self.epochs_of(t))) for t in self.running.values())
             ends.append(60 * (waiting * typical + begun) / rate)
         return min(ends, default=None)
+
+    def _begin(self, trial: TrialRecord) -> None:
+        self.running.setdefault(trial.id, trial)
+        before = self._settled.pop(trial.id, None)
+        if before is not None:
+            self._counts[before] -= 1
+
+    def _settle(self, trial: TrialRecord) -> None:
+        self._begin(trial)
+        del self.running[trial.id]
+        self._settled[trial.id] = trial.status
+        self._counts[trial.status] += 1
 
     def _know(self, trial: TrialRecord) -> None:
         self._trials[trial.id] = trial

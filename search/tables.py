@@ -33,11 +33,11 @@ def write_trials(record: SearchRecord, path: str | os.PathLike[str]) -> Path:
 def trials_table(record: SearchRecord) -> pyarrow.Table:
     """One row per trial and epoch, as an Arrow table.
 
-    Columns: `trial_id`, `number`, `name`, `status`, `reason`, `enqueued`, `trainable_params`, one
-    `param/<dotted key>` per sampled parameter (null where it is inactive), `epoch` (from 1), one column per
-    metric under its own name (`val/accuracy`; of several repeats `val/accuracy_std` and `val/accuracy/fold1`,
-    too), `seconds` of that epoch, and `is_best`, true at the epoch whose weights the trial keeps. A trial without
-    an epoch has one row with a null `epoch`.
+    Columns: `trial_id`, `number`, `name`, `status`, `reason`, `incidents` (how often something went wrong with the
+    trial and was dealt with), `enqueued`, `trainable_params`, one `param/<dotted key>` per sampled parameter (null
+    where it is inactive), `epoch` (from 1), one column per metric under its own name (`val/accuracy`; of several
+    repeats `val/accuracy_std` and `val/accuracy/fold1`, too), `seconds` of that epoch, and `is_best`, true at the
+    epoch whose weights the trial keeps. A trial without an epoch has one row with a null `epoch`.
 
     A parameter column is boolean, integer or floating point when all its values are, otherwise text (lists
     as JSON). Metrics are float64, with NaN kept as NaN and null where a metric was not reported.
@@ -62,6 +62,7 @@ def trials_table(record: SearchRecord) -> pyarrow.Table:
     column("name", (t.name for t, _ in pairs), pa.string())
     column("status", (str(t.status) for t, _ in pairs), pa.string())
     column("reason", (t.reason for t, _ in pairs), pa.string())
+    column("incidents", (len(t.incidents) for t, _ in pairs), pa.int64())
     column("enqueued", (t.enqueued for t, _ in pairs), pa.bool_())
     column("trainable_params", (t.trainable_params for t, _ in pairs), pa.int64())
     for key in param_keys(record.trials):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from search.records import Incident, TrialRecord
+
 _TASKS = {
     "classification": "audio classification",
     "tagging": "audio tagging",
@@ -72,9 +74,35 @@ def plural(count: int, word: str) -> str:
 
 def joined(*parts: Any) -> str:
     """What there is of the parts, with dots between."""
-    return " · ".join(str(p) for p in parts if p)
+    return joined_by(" · ", *(str(p) for p in parts if p))
 
 
 def task_text(task: str) -> str:
     """What people call a task."""
     return _TASKS.get(task, task.replace("_", " "))
+
+
+_AFTER = {
+    "node": "goes on elsewhere",
+    "worker": "goes on with other workers",
+    "hung": "tried once more",
+    "error": "tried again",
+    "proxy": "tried again",
+    "gave up": "given up",
+}
+
+
+def incident_text(trial: TrialRecord, incident: Incident) -> str:
+    """What happened to a trial and what was done about it, in a line."""
+    return f"{trial.name}: {joined_by('; ', incident.reason, dealt_with(incident))}"
+
+
+def dealt_with(incident: Incident) -> str:
+    """What was done about an incident; "" where its reason says so."""
+    done = _AFTER.get(incident.kind, "")
+    return f"{done} after epoch {incident.epoch}" if done and incident.epoch and incident.kind != "gave up" else done
+
+
+def joined_by(separator: str, *parts: str) -> str:
+    """What there is of the parts, with the separator between."""
+    return separator.join(part for part in parts if part)

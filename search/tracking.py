@@ -1,10 +1,9 @@
 """Tells MLflow what a search does, without ever holding the search up (torch-free, Ray-free).
 
-The search's calls only put a small event into a queue; one background thread delivers them, many at a time.
-When MLflow is away the thread keeps the events and tries again; what could not be delivered by the end lies in
-`<run directory>/mlflow-spool.jsonl`, one JSON event a line, and goes out when the search is resumed or with
-`deliver_spool`. After a killed driver nothing needs a spool: the journal holds every epoch, and `start` compares
-it with what MLflow has.
+The search's calls only put a small event into a queue; one background thread delivers them, many at a time. While
+MLflow is away, from the first moment on or later, they wait in `<run directory>/mlflow-spool.jsonl`, one JSON event
+a line. What could not be delivered by the end goes out with `petl-search sync`, or when the search is resumed. After
+a killed driver nothing needs a spool: the journal holds every epoch, and it is compared with what MLflow has.
 """
 
 from __future__ import annotations
@@ -12,53 +11,46 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from petl.errors import UserError
-from search.metric_text import repeats_of
+from search.clock import now_ms
 from search.mlflow_address import check, default_uri, resolve_uri, shown, ui_command
-from search.mlflow_store import DEFAULT_EXPERIMENT, Dataset, MlflowStore, is_permanent
-from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
+from search.mlflow_delivery import Delivery, first_wait
+from search.mlflow_files import left_out, only_own
+from search.mlflow_probe import MlflowAway
+from search.mlflow_spool import SPOOL, SPOOL_FORMAT, read_spool
+from search.mlflow_store import DEFAULT_EXPERIMENT, Dataset, MlflowStore
+from search.records import EpochRecord, Incident, Objective, SearchRecord, Status, TrialRecord
 from search.tracking_events import (
-    SPOOL,
-    SPOOL_FORMAT,
     Event,
-    apply,
     begun,
-    describe,
+    dataset_of,
+    describing_tags,
+    disturbed,
     ended,
-    grouped,
-    one_line,
+    history,
     past_epochs,
-    read_spool,
+    past_incidents,
     reported,
     results,
-    write_spool,
+    snapshot,
 )
 
 __all__ = [
     "DEFAULT_EXPERIMENT",
     "SPOOL",
     "Dataset",
+    "MlflowAway",
     "Tracker",
     "check",
     "default_uri",
-    "deliver_spool",
     "resolve_uri",
     "ui_command",
 ]
-
-_LINGER_S = 0.2  # events that come within this time travel together
-_LONGEST_PAUSE_S = 30.0
-_TRIES_AT_THE_END = 3
-_TRIES_BEFORE_ASIDE = 4  # of one event, while the store answers other requests
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +63,7 @@ class Tracker:
         experiment: MLflow experiment that holds the search's runs.
         run_dir: where the spool goes; by default the directory of the record given to `start`.
         patience: seconds that `close` waits without any progress before it spools what is left.
+        longest: seconds that `close` waits in all.
         notify: takes one line for the person (outage, recovery, spool); by default a log warning.
     """
 
@@ -81,27 +74,23 @@ class Tracker:
         run_dir: Path | str | None = None,
         *,
         patience: float = 30.0,
+        longest: float = 60.0,
         notify: Callable[[str], None] | None = None,
     ) -> None:
         self.uri = resolve_uri(uri)
-        self.parent_run_id = ""
         self._store = MlflowStore(self.uri, experiment)
         self._run_dir = None if run_dir is None else Path(run_dir)
-        self._patience = patience
+        self._patience, self._longest = patience, longest
         self._notify = notify or _log.warning
         self._objectives: list[Objective] = []
-        self._head: Event = {}
         self._final: str | None = None
-        self._incoming: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._pending: list[Event] = []  # taken from the queue, not delivered; guarded by _lock
-        self._aside: list[Event] = []  # refused by the store for good, with the reason
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._progress = 0.0
-        self._thread: threading.Thread | None = None
-        self._open = False
+        self._delivery: Delivery | None = None  # while events are taken
+        self._leaving: Delivery | None = None  # while `close` waits
 
-    # -- what the search calls ---------------------------------------------------------------------------
+    @property
+    def parent_run_id(self) -> str:
+        """The id of the search's parent run, "" until MLflow has answered."""
+        return self._store.parent
 
     def start(
         self,
@@ -112,59 +101,71 @@ class Tracker:
     ) -> str:
         """Find or create the search's parent run and start delivering; returns the parent's run id.
 
-        Of a resumed search everything that MLflow lacks (epochs, ends, whole trials) is delivered anew; finished
-        trials that are whole are left alone. `record.info` may hold `search_id` (the identity across resumes)
-        and `git_commit`. `dataset` may be a mapping with `dataset` or `name`, `digest`, `path` and any facts.
+        A server that does not answer within seconds is told once, and gets everything when it is back; the run id is
+        "" then. Of a resumed search everything that MLflow lacks (epochs, ends, whole trials) is delivered anew;
+        finished trials that are whole are left alone, and runs of trials that the record does not know are ended and
+        marked `status: lost`. `record.info` may hold `search_id` (the identity across resumes) and `git_commit`.
+        `dataset` may be a mapping with `dataset` or `name`, `digest`, `path` and any facts.
 
         Raises:
-            UserError: the store does not answer or cannot be used; nothing was started.
+            UserError: what is at the address cannot be used; nothing was started.
         """
         directory = Path(record.directory) if self._run_dir is None else self._run_dir
-        self._run_dir = directory
         identity = str(record.info.get("search_id") or record.directory)
-        source = dataset if isinstance(dataset, Dataset | None) else _as_dataset(dataset)
-        everywhere = {**_git_tags(record), **_task_tags(record), **(tags or {})}
-        self.parent_run_id = self._store.open(identity, directory.name or record.name, everywhere, params, source)
-        self._objectives = record.objectives
-        self._head = {
+        source = dataset if isinstance(dataset, Dataset | None) else dataset_of(dataset)
+        everywhere = {**describing_tags(record), **(tags or {})}
+        name = directory.name or record.name
+        head: Event = {
             "event": "search",
             "format": SPOOL_FORMAT,
             "uri": shown(self.uri),
             "experiment": self._store.experiment,
             "search_id": identity,
-            "name": record.name,
+            "name": name,
             "tags": everywhere,
+            "params": dict(params or {}),
             "dataset": None if source is None else asdict(source),
-            "parent_run_id": self.parent_run_id,
         }
-        for event in self._left_over(directory, {t.id for t in record.trials}):
-            self._incoming.put(event)
-        for trial in record.trials:
-            self._catch_up(trial)
-        self._progress = time.monotonic()
-        self._open = True
-        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-tracker")
-        self._thread.start()
+        self._objectives = record.objectives
+        before = [snapshot(trial) for trial in record.trials]
+        spooled = read_spool(directory / SPOOL)[1] if (directory / SPOOL).is_file() else None
+        doubtful = {event.get("trial") for event in spooled or ()}
+
+        def open_store() -> list[Event]:
+            known = {trial.id: trial.params for trial in before}
+            self._store.open(identity, name, everywhere, params, source, known=known)
+            lacking = [trial for trial in before if not self._whole(trial, thorough=trial.id in doubtful)]
+            return [event for trial in lacking for event in history(trial, self._objectives)]
+
+        delivery = Delivery(self._store, open_store, directory, head, self._notify)
+        if spooled is not None:
+            # The journal covers the trials, and this search has not ended.
+            waiting, foreign = only_own([e for e in spooled if e["event"] != "close" and "trial" not in e], directory)
+            if foreign:
+                self._notify(left_out(foreign, directory))
+            delivery.backlog.add(waiting)
+            with contextlib.suppress(OSError):
+                delivery.backlog.keep(head)
+        delivery.start(first_wait(self.uri))
+        self._delivery = delivery
         atexit.register(self.close)
         return self.parent_run_id
 
     def trial_started(self, trial: TrialRecord) -> None:
         """Begin or continue a trial's run; epochs the trial already has are added where they are missing."""
-        if not self._open:
-            return
-        self._incoming.put(begun(trial))
-        for event in past_epochs(trial):
-            self._incoming.put(event)
+        self._put(begun(trial), *past_epochs(trial), *past_incidents(trial))
 
     def epoch(self, trial: TrialRecord, epoch: EpochRecord) -> None:
         """Log one epoch. Costs the caller some microseconds."""
-        if self._open:
-            self._incoming.put(reported(trial, epoch, int(time.time() * 1000)))
+        self._put(reported(trial, epoch, now_ms()))
+
+    def incident(self, trial: TrialRecord, incident: Incident) -> None:
+        """Say that something went wrong with a trial: tag `petl.incidents` and metric `incidents` of its run."""
+        self._put(disturbed(trial))
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Close a trial's run with its status, reason and best epoch."""
-        if self._open:
-            self._incoming.put(ended(trial, self._objectives))
+        """Close a trial's run with its status, reason, incidents and best epoch."""
+        self._put(ended(trial, self._objectives))
 
     def finish(
         self,
@@ -175,42 +176,61 @@ class Tracker:
     ) -> None:
         """Log the search's results on the parent run: counts, best and test metrics, `metrics`, artifacts.
 
-        An artifact is a file or directory, alone or with the folder it goes to. `failed` says how `close` ends
-        the parent.
+        An artifact is a file or directory, alone or with the folder it goes to; a link in the run directory that
+        leads out of it is left out. `failed` says how `close` ends the parent.
         """
         self._final = "FAILED" if failed else "FINISHED"
-        if not self._open:
-            return
-        self._incoming.put(results(record, metrics or {}))
+        self._put(results(record, metrics or {}))
+        directory = Path(record.directory) if self._run_dir is None else self._run_dir
         for item in artifacts:
             path, folder = item if isinstance(item, tuple) else (item, "")
-            self._incoming.put({"event": "artifact", "path": str(Path(path).absolute()), "folder": folder})
+            event: Event = {"event": "artifact", "path": str(Path(path).absolute()), "folder": folder}
+            own, foreign = [event], list[str]()
+            if path.exists() and path.absolute().is_relative_to(directory.absolute()):
+                own, foreign = only_own(own, directory)
+            if foreign:
+                self._notify(left_out(foreign, directory))
+            self._put(*own)
 
     def interrupted(self) -> None:
         """Say that a person stopped the search: `close` ends the parent as KILLED."""
         self._final = "KILLED"
 
+    def delivered(self) -> bool:
+        """Whether MLflow has everything that was said so far."""
+        delivery = self._delivery
+        return delivery is None or delivery.idle()
+
     def close(self, status: str | None = None, patience: float | None = None) -> None:
         """Deliver what is left, end every run of the search, and spool what could not be delivered.
 
         `status` is FINISHED, FAILED or KILLED; by default what `finish` or `interrupted` said, else FAILED.
-        Children still running are KILLED. Calling it again does nothing.
+        Children still running are KILLED. Calling it again does nothing; while the first call waits, from a signal
+        handler, say, it ends the wait and spools at once.
         """
-        if not self._open or self._thread is None:
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            if self._leaving is not None:
+                self._leaving.abandon()
             return
-        self._open = False
+        self._leaving = delivery
         atexit.unregister(self.close)
-        final = self._head["final"] = status or self._final or "FAILED"
-        self._incoming.put({"event": "close", "status": final, "time": int(time.time() * 1000)})
-        self._progress = time.monotonic()
-        self._closing.set()
-        self._incoming.put(None)
-        patience = self._patience if patience is None else patience
+        last = {"event": "close", "status": status or self._final or "FAILED", "time": now_ms()}
         try:
-            while self._thread.is_alive() and time.monotonic() - self._progress < patience:
-                self._thread.join(0.05)
-        finally:  # a second Ctrl-C ends the wait, not the spooling
-            self._spool()
+            delivery.close(last, self._patience if patience is None else patience, self._longest)
+        finally:
+            self._leaving = None
+
+    def leave(self) -> None:
+        """Say no more, at once: another driver has taken the run over, and MLflow's runs with it.
+
+        No results, no run is ended, no spool is kept, and `finish` and `close` do nothing any more. A request that
+        is under way is the last one. Safe from any thread; calling it again does nothing.
+        """
+        delivery, self._delivery = self._delivery or self._leaving, None
+        if delivery is not None:
+            atexit.unregister(self.close)
+            delivery.leave()
 
     def __enter__(self) -> Tracker:
         return self
@@ -222,180 +242,15 @@ class Tracker:
             self.interrupted()
         self.close("FAILED" if kind is not None and self._final != "KILLED" else None)
 
-    # -- the background thread ---------------------------------------------------------------------------
+    def _put(self, *events: Event) -> None:
+        delivery = self._delivery  # `leave` may come from another thread
+        if delivery is not None:
+            for event in events:
+                delivery.put(event)
 
-    def _work(self) -> None:
-        failures, told = 0, False
-        while True:
-            if not self._pending and not self._closing.is_set():
-                self._take(block=True)
-            if not self._closing.is_set():
-                self._closing.wait(min(_LONGEST_PAUSE_S, 0.5 * 2**failures) if failures else _LINGER_S)
-            elif failures:
-                time.sleep(0.3)  # the last tries follow each other quickly
-            closing = self._closing.is_set()
-            self._take(block=False)
-            before = len(self._pending)
-            try:
-                self._deliver()
-            except Exception as error:
-                _log.debug("MLflow did not take an entry", exc_info=True)
-                failures = 1 if len(self._pending) < before else failures + 1
-                if failures == 2 and not told:  # one failure may be a busy database
-                    told = True
-                    self._say(f"MLflow at {shown(self.uri)} does not answer; entries are kept ({one_line(error)})")
-            else:
-                if told:
-                    self._say("MLflow answers again; what was kept has been delivered")
-                failures, told = 0, False
-            if closing and (not self._pending or failures >= _TRIES_AT_THE_END):
-                return
-
-    def _take(self, block: bool) -> None:
-        """Move what is in the queue to the pending events; with `block`, wait for the first one."""
-        taken: list[Event | None] = []
-        with contextlib.suppress(queue.Empty):
-            taken.append(self._incoming.get(block=block))
-            while True:
-                taken.append(self._incoming.get_nowait())
-        with self._lock:
-            self._pending += [event for event in taken if event is not None]
-
-    def _deliver(self) -> None:
-        """Deliver the pending events; raises at the first failure that may pass, what is done is taken off."""
-        for group in grouped(self._pending):
-            try:
-                apply(self._store, group)
-            except Exception as error:
-                self._store.forget()
-                if not self._give_up(group, error):
-                    raise
-            done = {id(event) for event in group}
-            with self._lock:
-                self._pending = [event for event in self._pending if id(event) not in done]
-            self._progress = time.monotonic()
-
-    def _give_up(self, group: list[Event], error: Exception) -> bool:
-        """Put events aside that the store will never take, so that they do not block all others."""
-        for event in group:
-            event["tries"] = event.get("tries", 0) + 1
-        stuck = group[0]["tries"] >= _TRIES_BEFORE_ASIDE and self._store.answers()
-        if not (is_permanent(error) or stuck):
+    def _whole(self, trial: TrialRecord, *, thorough: bool) -> bool:
+        """Whether MLflow has all of a trial that has ended."""
+        if trial.status is Status.RUNNING:
             return False
-        self._say(f"MLflow refused an entry ({describe(group[0])}): {one_line(error)}")
-        with self._lock:
-            self._aside += [{**event, "refused": one_line(error)} for event in group]
-        return True
-
-    def _spool(self) -> None:
-        """Write undelivered events to the spool, or remove a spool that has been delivered."""
-        self._take(block=False)
-        with self._lock:
-            left = [*self._aside, *self._pending]
-        if self._run_dir is None:
-            return
-        path = self._run_dir / SPOOL
-        try:
-            if not left:
-                path.unlink(missing_ok=True)
-                return
-            write_spool(path, self._head, left)
-        except OSError as error:
-            self._say(f"{len(left)} entries for MLflow are lost: {path} cannot be written ({error})")
-            return
-        self._say(
-            f"{len(left)} entries could not be delivered to MLflow at {shown(self.uri)}; they are kept in {path} "
-            "and go out when the search is resumed"
-        )
-
-    def _say(self, text: str) -> None:
-        with contextlib.suppress(Exception):
-            self._notify(text)
-
-    # -- resuming ----------------------------------------------------------------------------------------
-
-    def _catch_up(self, trial: TrialRecord) -> None:
-        """Queue what the journal knows of a trial unless MLflow has it all."""
-        events = [begun(trial), *past_epochs(trial)]
-        if trial.status is not Status.RUNNING:
-            tags = self._store.tags_if_ended(trial.id)
-            if tags.get("status") == str(trial.status) and tags.get("petl.epochs") == str(len(trial.epochs)):
-                return
-            events.append(ended(trial, self._objectives))
-        for event in events:
-            self._incoming.put(event)
-
-    def _left_over(self, directory: Path, known: set[str]) -> list[Event]:
-        """Spooled events that still matter: the journal covers its own trials, and this search has not ended."""
-        path = directory / SPOOL
-        if not path.is_file():
-            return []
-        _, events = read_spool(path)
-        return [e for e in events if e["event"] != "close" and e.get("trial") not in known]
-
-
-def deliver_spool(directory: Path | str, uri: str | None = None) -> int:
-    """Deliver the spool of a search that has ended and remove it; returns how many events it held.
-
-    Args:
-        directory: the search's run directory.
-        uri: address of the store, needed when the spool's own had a password (which is not kept).
-
-    Raises:
-        UserError: the store does not answer, refuses an entry, or the spool is not one of ours.
-    """
-    path = Path(directory) / SPOOL
-    if not path.is_file():
-        return 0
-    head, events = read_spool(path)
-    store = MlflowStore(uri or head["uri"], head["experiment"])
-    store.open(head["search_id"], head["name"], head["tags"], {}, head["dataset"] and Dataset(**head["dataset"]))
-    done: set[int] = set()
-    try:
-        for group in grouped(events):
-            apply(store, group)
-            done |= {id(event) for event in group}
-    except Exception as error:
-        left = [event for event in events if id(event) not in done]
-        write_spool(path, head, left)
-        raise UserError(
-            f"MLflow at {shown(store.uri)} took {len(done)} of {len(events)} entries of {path}, then: "
-            f"{one_line(error)}. The others are still there; run it again when the store is back."
-        ) from error
-    if not any(event["event"] == "close" for event in events):
-        store.end_search(head["final"], int(time.time() * 1000))
-    path.unlink()
-    return len(events)
-
-
-def _as_dataset(facts: Mapping[str, Any]) -> Dataset:
-    """Facts as `AudioData.describe` gives them; lists of labels and files are too long for a profile."""
-    known = {"name", "dataset", "digest", "path", "source", "labels", "bad_files"}
-    profile = {k: v for k, v in facts.items() if k not in known}
-    profile["bad_files"] = len(facts.get("bad_files", ()))
-    return Dataset(
-        name=str(facts.get("name") or facts.get("dataset") or "audio"),
-        digest=str(facts["digest"]),
-        source=str(facts.get("source") or facts.get("path") or ""),
-        schema={"inputs": "audio", "labels": [str(label) for label in facts.get("labels", ())]},
-        profile=profile,
-    )
-
-
-def _git_tags(record: SearchRecord) -> dict[str, str]:
-    commit = str(record.info.get("git_commit") or "")
-    if not commit:
-        return {}
-    changed = {"petl.git_dirty": "true"} if commit.endswith("-dirty") else {}
-    return {"mlflow.source.git.commit": commit.removesuffix("-dirty"), **changed}
-
-
-def _task_tags(record: SearchRecord) -> dict[str, str]:
-    """What is learned and how it is measured: runs of different tasks or protocols are not to be compared."""
-    info = record.info
-    found = {f"petl.{key}": str(info[key]) for key in ("task", "target", "protocol") if info.get(key)}
-    if "reads_test" in info:
-        found["petl.reads_test"] = str(bool(info["reads_test"])).lower()
-    if repeats_of(info):
-        found["petl.repeats"] = ", ".join(repeats_of(info))
-    return found
+        epochs = {epoch.epoch for epoch in trial.epochs}
+        return self._store.holds(trial.id, str(trial.status), epochs, len(trial.incidents), thorough=thorough)

@@ -1,4 +1,4 @@
-"""What the tracker has to tell MLflow, as plain JSON objects, and the spool file that keeps them (torch-free).
+"""What the tracker has to tell MLflow, as plain JSON objects (torch-free).
 
 Every event carries all that is needed to carry it out, so that it can wait in a file. Events are carried out in
 groups, and a group may be carried out again.
@@ -6,21 +6,20 @@ groups, and a group may be carried out again.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petl.errors import UserError
-from search.metric_text import deviation_of
+from search.clock import now_ms
+from search.metric_text import deviation_of, repeats_of
 from search.mlflow_address import shown
-from search.mlflow_store import MlflowStore
+from search.mlflow_store import Dataset, MlflowStore
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
 
 Event = dict[str, Any]
-SPOOL = "mlflow-spool.jsonl"
-SPOOL_FORMAT = "petl.mlflow-spool/1"
+_REASON = 200  # characters of an incident's reason
+_INCIDENTS = 30  # in a tag, which takes 8000 characters
 
 
 def begun(trial: TrialRecord) -> Event:
@@ -49,11 +48,15 @@ def reported(trial: TrialRecord, epoch: EpochRecord, time_ms: int) -> Event:
 
 def past_epochs(trial: TrialRecord) -> list[Event]:
     """Epochs from a record, which keeps no clock times: they are put one after the other from the start."""
-    events, clock, now = [], _ms(trial.started), int(time.time() * 1000)
+    events, clock, now = [], _ms(trial.started), now_ms()
     for epoch in trial.epochs:
         clock = min(clock + int(epoch.seconds * 1000), now)
         events.append(reported(trial, epoch, clock))
     return events
+
+
+def past_incidents(trial: TrialRecord) -> list[Event]:
+    return [disturbed(trial)] if trial.incidents else []
 
 
 def ended(trial: TrialRecord, objectives: list[Objective]) -> Event:
@@ -65,8 +68,35 @@ def ended(trial: TrialRecord, objectives: list[Objective]) -> Event:
         "reason": trial.reason,
         "epochs": len(trial.epochs),
         "best": _bests(trial, objectives),
+        "tags": {"petl.incidents": _incidents(trial)} if trial.incidents else {},
         "time": _ms(trial.ended or 0.0),
     }
+
+
+def disturbed(trial: TrialRecord) -> Event:
+    """What went wrong with a trial so far; its last incident is the news."""
+    last = trial.incidents[-1]
+    return {
+        "event": "incident",
+        "trial": trial.id,
+        "name": trial.name,
+        "count": len(trial.incidents),
+        "epoch": last.epoch,
+        "tags": {"petl.incidents": _incidents(trial)},
+        "time": _ms(last.time),
+    }
+
+
+def _incidents(trial: TrialRecord) -> str:
+    """What went wrong with a trial and was dealt with, a line each; of many the last ones."""
+    last = trial.incidents[-_INCIDENTS:]
+    before = len(trial.incidents) - len(last)
+    lines = [f"after epoch {i.epoch}: {i.kind}: {_first_line(i.reason)[:_REASON]}" for i in last]
+    return "\n".join([f"{before} earlier ones", *lines] if before else lines)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
 
 
 def _bests(trial: TrialRecord, objectives: list[Objective]) -> dict[str, tuple[float, int]]:
@@ -87,6 +117,17 @@ def _bests(trial: TrialRecord, objectives: list[Objective]) -> dict[str, tuple[f
     return found
 
 
+def snapshot(trial: TrialRecord) -> TrialRecord:
+    """The trial as it is now, while the search goes on with the original."""
+    return replace(trial, epochs=list(trial.epochs), incidents=list(trial.incidents))
+
+
+def history(trial: TrialRecord, objectives: list[Objective]) -> list[Event]:
+    """All there is to tell of a trial."""
+    end = [] if trial.status is Status.RUNNING else [ended(trial, objectives)]
+    return [begun(trial), *past_epochs(trial), *past_incidents(trial), *end]
+
+
 def results(record: SearchRecord, metrics: Mapping[str, float]) -> Event:
     counts = {f"trials/{s}": sum(t.status is s for t in record.trials) for s in Status if s is not Status.RUNNING}
     values: dict[str, float] = {
@@ -96,7 +137,7 @@ def results(record: SearchRecord, metrics: Mapping[str, float]) -> Event:
         **record.test,
         **metrics,
     }
-    event: Event = {"event": "results", "time": int(time.time() * 1000), "tags": {}, "winner": None}
+    event: Event = {"event": "results", "time": now_ms(), "tags": {}, "winner": None}
     winner = next((t for t in record.trials if t.id == record.winner), None)
     if winner is not None:
         values |= {key: value for key, (value, _) in _bests(winner, record.objectives).items()}
@@ -140,6 +181,8 @@ def apply(store: MlflowStore, group: list[Event]) -> None:
         )
     elif kind == "epoch":
         store.log_epochs(event["trial"], event["name"], group)
+    elif kind == "incident":
+        store.log_incidents(event["trial"], event["name"], event["count"], event["epoch"], event["tags"], event["time"])
     elif kind == "end":
         best = {key: (value, epoch) for key, (value, epoch) in event["best"].items()}
         store.end_trial(
@@ -150,6 +193,7 @@ def apply(store: MlflowStore, group: list[Event]) -> None:
             event["epochs"],
             best,
             event["time"],
+            event.get("tags"),
         )
     elif kind == "results":
         winner = event["winner"]
@@ -160,28 +204,9 @@ def apply(store: MlflowStore, group: list[Event]) -> None:
         store.end_search(event["status"], event["time"])
 
 
-def write_spool(path: Path, head: Event, events: list[Event]) -> None:
-    lines = [head, *({k: v for k, v in event.items() if k != "tries"} for event in events)]
-    new = path.with_suffix(".new")
-    new.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines), encoding="utf-8")
-    new.replace(path)
-
-
-def read_spool(path: Path) -> tuple[Event, list[Event]]:
-    try:
-        head, *events = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-        if head["format"] != SPOOL_FORMAT or not all(isinstance(e["event"], str) for e in events):
-            raise ValueError(head["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a spool of this version ({one_line(error)}). Move it away to go on; the search's own "
-            "results are not in it, only what was meant for MLflow."
-        ) from error
-    return head, events
-
-
 def describe(event: Event) -> str:
-    return " ".join(str(event[k]) for k in ("event", "name", "epoch", "path") if k in event)
+    text = " ".join(str(event[k]) for k in ("event", "name", "epoch", "path") if k in event)
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def one_line(error: Exception) -> str:
@@ -190,4 +215,37 @@ def one_line(error: Exception) -> str:
 
 
 def _ms(seconds: float) -> int:
-    return int((seconds or time.time()) * 1000)
+    return int(seconds * 1000) if seconds else now_ms()
+
+
+def describing_tags(record: SearchRecord) -> dict[str, str]:
+    """Tags of all runs of a search: its code, what is learned and how it is measured.
+
+    Runs of different tasks or protocols are not to be compared.
+    """
+    info, found = record.info, dict[str, str]()
+    commit = str(info.get("git_commit") or "")
+    if commit:
+        found["mlflow.source.git.commit"] = commit.removesuffix("-dirty")
+        if commit.endswith("-dirty"):
+            found["petl.git_dirty"] = "true"
+    found |= {f"petl.{key}": str(info[key]) for key in ("task", "target", "protocol") if info.get(key)}
+    if "reads_test" in info:
+        found["petl.reads_test"] = str(bool(info["reads_test"])).lower()
+    if repeats_of(info):
+        found["petl.repeats"] = ", ".join(repeats_of(info))
+    return found
+
+
+def dataset_of(facts: Mapping[str, Any]) -> Dataset:
+    """Facts as `AudioData.describe` gives them; lists of labels and files are too long for a profile."""
+    known = {"name", "dataset", "digest", "path", "source", "labels", "bad_files"}
+    profile = {k: v for k, v in facts.items() if k not in known}
+    profile["bad_files"] = len(facts.get("bad_files", ()))
+    return Dataset(
+        name=str(facts.get("name") or facts.get("dataset") or "audio"),
+        digest=str(facts["digest"]),
+        source=str(facts.get("source") or facts.get("path") or ""),
+        schema={"inputs": "audio", "labels": [str(label) for label in facts.get("labels", ())]},
+        profile=profile,
+    )

@@ -7,16 +7,18 @@ started them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
-import tempfile
 import threading
 import uuid
 import warnings
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from search.hub import NAMESPACE
+from search.ray_access import cluster_token, local_token
 from search.resources import GroupPlan
+from search.scratch import Scratch
 
 if TYPE_CHECKING:
     from search.groups import Groups
@@ -27,24 +29,36 @@ class Workforce:
 
     Args:
         ray_args: how to reach or start Ray (`ray.init`).
-        plan: how many groups of what size.
+        token: whether the cluster at the address asks for a token. A Ray that is started here always does.
+        plan: how many groups of what size; those of a machine of one's own are asked for at once.
         worker: what every worker is told (see `search.groups.Groups`).
         interrupted: set when a person wants the search to end; its end then waits for nobody.
     """
 
     def __init__(
-        self, ray_args: dict[str, Any], plan: GroupPlan, worker: dict[str, Any], interrupted: threading.Event
+        self,
+        ray_args: dict[str, Any],
+        token: bool,
+        plan: GroupPlan,
+        worker: dict[str, Any],
+        interrupted: threading.Event,
     ) -> None:
-        self._ray_args, self._plan, self._worker, self._interrupted = ray_args, plan, worker, interrupted
-        self._scratch = tempfile.mkdtemp(prefix="petl-train-")
+        self._ray_args, self._token, self._plan, self._worker = ray_args, token, plan, worker
+        self._interrupted = interrupted
+        self.scratch = Scratch()
         self._groups: Groups | None = None
+        self._access = ExitStack()
 
     def __enter__(self) -> Workforce:
         from search.groups import Groups
 
         try:
-            connect(self._ray_args)
-            self._groups = Groups(uuid.uuid4().hex[:8], self._plan, self._worker, self._scratch)
+            local = "address" not in self._ray_args
+            self._access.enter_context(local_token(self.scratch.folder) if local else cluster_token(self._token))
+            connect({**self._ray_args, **({"_temp_dir": str(self.scratch.ray)} if local else {})})
+            folder = str(self.scratch.folder / "train")
+            self._groups = Groups(uuid.uuid4().hex[:8], self._plan, self._worker, folder)
+            self._groups.want(self._plan.groups if not self._plan.grows else 1)
         except BaseException:
             self.release()
             raise
@@ -66,7 +80,16 @@ class Workforce:
             self._groups = None
         if ray.is_initialized():
             ray.shutdown()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._access.close()
+        self.scratch.remove()
+
+    def drop(self) -> None:
+        """End at once, waiting for nobody: what is left of a search that a person ends by force."""
+        groups = self._groups
+        if groups is not None:
+            with contextlib.suppress(Exception):
+                groups.kill()
+        self.scratch.remove()
 
     def __exit__(self, *_: object) -> None:
         self.release()

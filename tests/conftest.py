@@ -24,6 +24,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def tiny_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An AST of width 32 and two layers on 64 frames, saved as transformers saves it."""
+    return make_tiny_ast(tmp_path_factory.mktemp("tiny-ast"))
+
+
+def make_tiny_ast(directory: Path) -> Path:
+    """Save it in `directory`."""
     import torch
     from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
@@ -43,7 +48,6 @@ def tiny_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     torch.nn.init.trunc_normal_(model.embeddings.position_embeddings, std=0.02)
-    directory = tmp_path_factory.mktemp("tiny-ast")
     model.save_pretrained(directory)
     ASTFeatureExtractor(max_length=64).save_pretrained(directory)
     return directory
@@ -52,7 +56,12 @@ def tiny_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 20 noisy tones of 0.64 s, in a folder per class."""
-    root = tmp_path_factory.mktemp("tones")
+    return make_tones(tmp_path_factory.mktemp("tones"))
+
+
+def make_tones(root: Path) -> Path:
+    """Write them below `root`."""
+    root.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
     time = np.arange(10240) / 16000
     for label, pitch in (("low", 200), ("middle", 800), ("high", 3200)):

@@ -22,18 +22,19 @@ def world() -> int:
 
 def summed(values: list[float]) -> list[float]:
     """Element-wise sum over the workers."""
-    return [sum(column) for column in zip(*_of_all(values), strict=True)]
+    return [sum(column) for column in zip(*of_all(values), strict=True)]
 
 
 def in_order(items: Sequence[T], places: Sequence[int]) -> list[T]:
     """The items of all workers by their places, each place once."""
     found: dict[int, T] = {}
-    for theirs, where in _of_all((list(items), list(places))):
+    for theirs, where in of_all((list(items), list(places))):
         found.update(zip(where, theirs, strict=True))
     return [found[place] for place in sorted(found)]
 
 
-def _of_all(value: Any) -> list[Any]:
+def of_all(value: T) -> list[T]:
+    """The values of all workers, by rank."""
     if world() == 1:
         return [value]
     shares: list[Any] = [None] * world()

@@ -15,6 +15,7 @@ from trainables.collective import in_order, rank, world
 from trainables.config import TrialConfig
 from trainables.data import AudioData
 from trainables.data.clips import Clip
+from trainables.memory import noticing, pieces
 from trainables.precision import choose
 from trainables.tasks import Task
 
@@ -44,8 +45,11 @@ class Answers:
 
 
 @torch.inference_mode()
-def answers_on(config: TrialConfig, model: AudioModel, data: AudioData, split: str) -> Answers:
-    """Ask a model about every clip of a split: the same on every worker."""
+def answers_on(config: TrialConfig, model: AudioModel, data: AudioData, split: str, parts: int = 1) -> Answers:
+    """Ask a model about every clip of a split: the same on every worker.
+
+    Batches are cut into `parts` pieces, padded as the whole batch is. Raises `OutOfMemory` when memory runs out.
+    """
     device = next(iter(model.parameters())).device
     dtype, _ = choose(config.train.precision, device, model.adapted.shape.hidden)
     task = data.task(config.train)
@@ -59,14 +63,19 @@ def answers_on(config: TrialConfig, model: AudioModel, data: AudioData, split: s
         batches.prefetched(lambda part: data.batch(split, part), mine, batches.Waiting(), config.train.loaders),
         strict=True,
     ):
-        x = loaded.to(device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = model(x.values, x.mask)
-        lengths_B = model.lengths(x.mask)
-        kept += task.answers(logits, lengths_B)
-        if targets is not None:
-            losses_B = task.judged_losses(logits.float(), lengths_B, targets.at(part).to(device))
-            losses += [] if losses_B is None else losses_B.tolist()
+        cut = pieces(len(part), parts)
+        with noticing(max(len(part[piece.clips]) for piece in cut), "judging"):
+            x = loaded.to(device)
+            for piece in cut:
+                mask = None if x.mask is None else x.mask[piece.clips]
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    logits = model(x.values[piece.clips], mask)
+                lengths_B = model.lengths(mask)
+                kept += task.answers(logits, lengths_B)
+                if targets is not None:
+                    wanted = targets.at(part[piece.clips]).to(device)
+                    losses_B = task.judged_losses(logits.float(), lengths_B, wanted)
+                    losses += [] if losses_B is None else losses_B.tolist()
     places = torch.cat(mine).tolist() if mine else []
     known: list[float | None] = [*losses] if losses else [None] * len(kept)
     ordered = in_order(list(zip(kept, known, strict=True)), places)

@@ -59,14 +59,16 @@ def train(
     *,
     resume: Checkpoint | None = None,
     monitor: Monitor = ("val/accuracy", "max"),
+    parts: int = 1,
 ) -> Generator[Report, None, None]:
     """Train `model` in place on the train split, judge every epoch on the validation split.
 
     Of several repeats the tensors of a checkpoint are under their names (`fold2/model/...`), and the model is left
-    with the weights of the last one.
+    with the weights of the last one. `parts` cuts what is computed at a time, for want of memory.
 
     Raises:
         Diverged: when the training loss or a trained parameter is not finite after an epoch.
+        OutOfMemory: when memory runs out (see `trainables.memory`).
     """
     repeats = [data] if isinstance(data, AudioData) else list(data)
     prefixes = [f"{one.title}/" if one.title else "" for one in repeats]
@@ -85,7 +87,7 @@ def train(
         if resume is not None:
             tensors = {n.removeprefix(prefix): t for n, t in resume.tensors.items() if n.startswith(prefix)}
             before = (tensors, resume.meta.get("repeats", {}).get(prefix, {}))
-        running.append(epochs(config, model, one, parallel, first, before))
+        running.append(epochs(config, model, one, parallel, first, before, parts))
     for number in range(first, config.epochs + 1):
         started = time.perf_counter()
         done: list[Epoch] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +82,7 @@ class Tokens(Output):
         if not symbols:
             raise UserError("a transcript needs at least one symbol; the texts of the training clips are all empty")
         if len(set(self.labels)) != len(self.labels):
-            twice = next(label for i, label in enumerate(self.labels) if label in self.labels[:i])
+            twice = next(label for label, count in Counter(self.labels).items() if count > 1)
             raise UserError(f"symbols are all different; {twice!r} is there twice")
         wrong = [symbol for symbol in symbols if not _fits(symbol, self.unit)]
         if wrong:

@@ -111,4 +111,4 @@ def _backbone() -> str:
 def _mlflow(uri: str | None) -> str:
     from search.tracking import check, default_uri
 
-    return check(uri or default_uri())
+    return check(uri or default_uri(), strict=True)

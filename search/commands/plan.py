@@ -21,6 +21,7 @@ def show_plan(request: Request, out: Console) -> None:
         local_resources(),
         workers_per_trial=request.workers_per_trial or 1,
         gpus_per_worker=request.gpus_per_worker,
+        cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
         trials=space.budget.trials,
     )

@@ -111,6 +111,7 @@ def _words(record: SearchRecord, command_lines: Sequence[str], study: optuna.Stu
         "rows_at_first": _ROWS_AT_FIRST,
         "rejected": summary.rejected_rows(record),
         "failures": summary.failures(record),
+        "incidents": summary.incidents(record),
         "winner": winner,
         **_configuration(record, winner),
         "metrics": summary.metric_rows(record),

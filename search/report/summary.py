@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from search.metric_text import (
@@ -17,10 +18,10 @@ from search.metric_text import (
     repeats_text,
 )
 from search.ranking import LeaderboardRow, leaderboard, method_of, primary_objective, status_counts, winner_of
-from search.records import EpochRecord, SearchRecord, Status, TrialRecord
+from search.records import EpochRecord, Incident, SearchRecord, Status, TrialRecord
 from search.report.cautions import files_left_out, split_size, test_value
 from search.result_tables import intervals_of, table_names
-from search.texts import format_duration, format_setting, joined, task_text
+from search.texts import dealt_with, format_duration, format_setting, joined, task_text
 
 _SHOWN_ELSEWHERE = {
     *("space", "space_digest", "backbone", "backbone_revision", "backbone_params", "dataset", "data"),
@@ -185,6 +186,15 @@ def environment(record: SearchRecord) -> list[tuple[str, str]]:
 def failures(record: SearchRecord) -> list[LeaderboardRow]:
     """Failed trials: the ones whose reason a person wants to read."""
     return [r for r in leaderboard(record) if r.trial.status is Status.FAILED]
+
+
+def incidents(record: SearchRecord) -> list[tuple[str, TrialRecord, Incident, str]]:
+    """What went wrong with trials and was dealt with, by time: (clock time, trial, incident, what was done)."""
+    found = [(trial, incident) for trial in record.trials for incident in trial.incidents]
+    return [
+        (datetime.fromtimestamp(one.time).strftime("%Y-%m-%d %H:%M:%S"), trial, one, dealt_with(one))
+        for trial, one in sorted(found, key=lambda pair: pair[1].time)
+    ]
 
 
 def _reached(record: SearchRecord, trial: TrialRecord) -> dict[str, float]:

@@ -11,7 +11,9 @@ from search.space.yamlfile import Document
 from trainables.config import trial_keys
 from trainables.recipes import RECIPES, recipes
 
-_OF_MACHINE = frozenset({"train.loaders", "train.eval_batch_size", "train.deadline", "train.gradient_checkpointing"})
+_OF_MACHINE = frozenset(
+    f"train.{key}" for key in ("loaders", "eval_batch_size", "deadline", "storage_patience", "gradient_checkpointing")
+)
 """Keys of training about the machine it runs on, not about what is trained: they stay."""
 _CASE = frozenset({"data.target"})
 """What tells a recipe its case, so that it is the space's to say."""

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
+from search.records import EpochRecord, Incident, Objective, SearchRecord, Status, TrialRecord
 
 LABELS = [
     *("chainsaw", "clock tick", "crackling fire", "crying baby", "dog"),
@@ -33,6 +33,11 @@ def fake_record(
     if trials > 9:
         made[9].status, made[9].epochs = Status.FAILED, []
         made[9].reason = "the loss became NaN at epoch 1, step 7 (optim.lr=0.0199)" + hostile
+    if trials > 7:
+        made[7].incidents = [
+            Incident("node", "the node it trained on was lost (10.0.0.7)" + hostile, 1_790_000_100.0, 3),
+            Incident("hung", "its worker group gave no answer for 600 s", 1_790_000_000.0, 0, "in forward" + hostile),
+        ]
     if hostile and made:
         made[0].name += hostile
         made[0].params["adapter.activation"] = hostile

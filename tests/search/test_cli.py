@@ -31,10 +31,10 @@ MOA = ROOT / "spaces" / "moa.yaml"
 
 OPTIONS = {
     "--space", "--data", "--dataset", "--backbone", "--trials", "--max-epochs", "--time-budget", "--seed", "--set",
-    "--skip-bad-files", "--concurrent", "--workers-per-trial", "--gpus-per-worker", "--address", "--storage",
-    "--mlflow", "--output", "--resume", "--dry-run", "--verbose", "--help",
+    "--skip-bad-files", "--concurrent", "--workers-per-trial", "--gpus-per-worker", "--cpus-per-worker", "--address",
+    "--storage", "--mlflow", "--output", "--resume", "--dry-run", "--verbose", "--help",
 }  # fmt: skip
-COMMANDS = {"search", "predict", "evaluate", "train", "report", "methods", "datasets", "recipes", "doctor"}
+COMMANDS = {"search", "sync", "predict", "evaluate", "train", "report", "methods", "datasets", "recipes", "doctor"}
 
 
 def _run(arguments: list[str], cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -100,7 +100,7 @@ def test_the_plan_says_what_would_happen(tmp_path: Path) -> None:
         (["--space", str(MOA), "--workers-per-trial", "999"], "needs 999 CPUs"),
         (["--space", str(MOA), "--gpus-per-worker", "1.5"], "a share of one GPU"),
         (["--space", str(MOA), "--mlflow", "ftp://somewhere"], "ftp"),
-        (["--space", str(MOA), "--mlflow", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["--space", str(MOA), "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: nothing listens at"),
         (["--resume", "nowhere"], "no such directory"),
         (["--resume", "."], "not the directory of a search"),
         (["--space", str(MOA), "--trials", "0"], "--trials"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from petl.errors import UserError
 from search.journal import Journal, read_journal
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
 
+ROOT = Path(__file__).parents[2]
 OBJECTIVES = [Objective("val/accuracy", "max"), Objective("trainable_params", "min", bound_max=1e6)]
 
 
@@ -86,3 +90,54 @@ def test_other_things_are_refused(tmp_path: Path, content: str | None, said: str
         (tmp_path / "journal.jsonl").write_text(content)
     with pytest.raises(UserError, match=said):
         read_journal(tmp_path)
+
+
+def test_incidents_and_new_facts_are_kept(tmp_path: Path) -> None:
+    journal = _journal(tmp_path)
+    journal.incident(journal.trial("t0003"), "hung", "no answer for 600 s", "in forward")
+    journal.close()
+    again = Journal.reopen(tmp_path, {"storage_root": "s3://bucket/demo"})
+    again.close()
+    read = read_journal(tmp_path)
+    (incident,) = next(t for t in read.trials if t.id == "t0003").incidents
+    assert (incident.kind, incident.reason, incident.epoch, incident.stack) == (
+        "hung",
+        "no answer for 600 s",
+        1,
+        "in forward",
+    )
+    assert read.info == {"labels": ["ä", "b"], "storage_root": "s3://bucket/demo"} == again.record.info
+
+
+def test_text_with_line_separators_of_unicode_is_one_line(tmp_path: Path) -> None:
+    journal = _journal(tmp_path)
+    odd = "a\u2028b\u2029c\u0085d"
+    journal.incident(journal.trial("t0003"), "error", odd)
+    journal.close()
+    assert read_journal(tmp_path).trials[2].incidents[0].reason == odd
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_no_part_of_the_journal(tmp_path: Path) -> None:
+    """A file size limit stands for a full disk; other than that it can be set for one process."""
+    program = f"""
+import resource, signal, sys
+from pathlib import Path
+from search.journal import Journal
+from tests.search.test_journal import _journal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = _journal(Path({str(tmp_path)!r}))
+size = (Path({str(tmp_path)!r}) / "journal.jsonl").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+try:
+    journal.note("problem", what="x" * 500)
+except OSError:
+    journal.note("a")  # a short one fits
+    sys.exit(0)
+sys.exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "journal.jsonl").read_text().split("\n")
+    assert lines[-1] == "" and json.loads(lines[-2])["event"] == "a"
+    assert len(read_journal(tmp_path).trials) == 3

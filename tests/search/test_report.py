@@ -110,6 +110,9 @@ def test_page_says_what_happened():
     assert "\n".join(COMMANDS) in parsed.sections["winner"]
     assert "the loss became NaN" in parsed.sections["leaderboard"]
     assert "over the bound of 1,000,000" in parsed.sections["leaderboard"]
+    told = parsed.sections["leaderboard"]
+    assert told.index("gave no answer for 600 s") < told.index("node it trained on was lost"), "by time"
+    assert "goes on elsewhere after epoch 3" in told and "in forward" in told
     assert all(label in parsed.sections["errors"] for label in LABELS)
     for fact in ("3f2a9c1", "2.11.0", "2 CPU cores", "seed"):
         assert fact in parsed.sections["environment"]

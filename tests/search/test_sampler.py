@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from petl.counts import BackboneShape
+from search.history import history
 from search.journal import Journal, read_journal
 from search.records import EpochRecord, SearchRecord, Status, TrialRecord
 from search.sampler import OptunaSampler
 from search.sizes import trainable_params
 from search.space import Space, parse_space
+from search.studies import make_study, tell, told_values
 
 SPACE = """
 schema: petl.space/1
@@ -41,19 +46,23 @@ class Bench:
         journal: Journal | None = None,
         text: str | None = None,
         fits: bool = False,
+        most: int = 1000,
     ) -> None:
         self.space: Space = parse_space(text or SPACE % objectives)
         self.journal = journal or Journal.create(
             directory, SearchRecord("demo", str(directory), list(self.space.objectives), {})
         )
         self.started: list[str] = []
+        self.room = self.more = True
         self.sampler = OptunaSampler(
             self.space,
             self.journal,
             trainable_params=self._counted if fits else lambda params: 1000 * params.get("lora.rank", 1),
             wrap=lambda trial: {"trial": trial.id},
-            more=lambda: True,
+            more=lambda: self.more,
             on_start=lambda trial: self.started.append(trial.id),
+            room=lambda: self.room,
+            most=most,
         )
 
     def _counted(self, params: dict[str, Any]) -> int:
@@ -212,4 +221,139 @@ params:
   adapter.width: {{int: [{low}, {high}], log: true}}
 sampler: {{name: {name}, startup_trials: 2}}
 budget: {{trials: 50}}
+"""
+
+
+# -- a long history -----------------------------------------------------------------------------------------
+
+
+def test_a_short_history_is_shown_whole_and_changes_no_proposal(tmp_path: Path) -> None:
+    """Bit for bit what a bare Optuna study proposes that is asked and told the same."""
+    bench = Bench(tmp_path, text=_WIDE, most=40)
+    study = make_study(bench.space)
+    for number in range(48):
+        trial = bench.suggest(str(number))
+        asked = study.ask()
+        assert bench.space.suggest(asked) == trial.params
+        _train(bench, trial)
+        tell(bench.space, study, asked, trial)
+    assert len(bench.told()) == 48
+
+
+def test_a_long_history_is_cut_and_nothing_that_runs_or_was_tried_is_forgotten(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, text=_WIDE, most=20)
+    held = [bench.suggest("held") for _ in range(3)]
+    asked = []
+    for number in range(70):
+        trial = bench.suggest(str(number))
+        _train(bench, trial)
+        asked.append(len(bench.told()))
+    assert max(asked) <= 20 + 5 + 3 + 1  # a quarter more, the three that run, the one asked last
+    running = [t.params for t in bench.told() if t.state is TrialState.RUNNING]
+    assert running == [bench.space.to_optuna(trial.params) for trial in held]
+    bench.end("held", held[1], Status.COMPLETE, 0.97)
+    told = [t for t in bench.told() if t.value == 0.97]
+    assert [t.params for t in told] == [bench.space.to_optuna(held[1].params)]
+    keys = [bench.space.key(t.params) for t in bench.journal.record.trials]
+    assert len(set(keys)) == len(keys) == 73
+
+    best = max(told_values(bench.space, t) or [0.0] for t in bench.journal.record.trials if t.status == "complete")
+    assert max([t.value] for t in bench.told() if t.state is TrialState.COMPLETE) == best
+    bench.journal.close()
+    twice = [Bench(tmp_path, journal=Journal.reopen(tmp_path), text=_WIDE, most=20) for _ in range(2)]
+    assert [t.params for t in twice[0].told()] == [t.params for t in twice[1].told()]
+    assert 20 <= len(twice[0].told()) <= 20 + 2  # with the two that run; less what rounding leaves
+    for again in twice:
+        again.sampler._unfinished.clear()
+    assert twice[0].suggest("x").params == twice[1].suggest("x").params
+
+
+def test_duplicates_are_known_after_the_study_was_made_anew(tmp_path: Path) -> None:
+    """Four configurations in all, and a study that forgets after two: each is still tried once."""
+    bench = Bench(tmp_path, most=2)
+    for number in range(4):
+        trial = bench.suggest(str(number))
+        bench.end(str(number), trial, Status.COMPLETE, 0.5)
+    assert bench.suggest("more") == "FINISHED" and bench.sampler.exhausted
+    assert len(bench.journal.record.trials) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["complete", "stopped", "failed", "running"]), max_size=80),
+    st.integers(0, 40),
+    st.integers(8, 60),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_shown_of_a_history(
+    kinds: list[str], rejected: int, most: int, sizes: bool, draw: random.Random
+) -> None:
+    space = parse_space(SPACE % ("  - {metric: trainable_params, mode: min}" if sizes else ""))
+    record = SearchRecord("demo", "", list(space.objectives), {})
+    for number, kind in enumerate(kinds, start=1):
+        trial = TrialRecord(
+            f"t{number:04d}", number, "", {"method": "linear"}, draw.randrange(100), status=Status(kind)
+        )
+        trial.epochs = [EpochRecord(e, {"val/accuracy": draw.random()}, 1.0) for e in range(1, draw.randrange(2, 5))]
+        record.trials.append(trial)
+    record.rejected = [{"params": {}, "trainable_params": None, "reason": str(i)} for i in range(rejected)]
+    shown = history(space, record, most)
+    assert shown == history(space, record, most)
+    trials = [entry for entry in shown if isinstance(entry, TrialRecord)]
+    ended = [t for t in record.trials if t.status is not Status.RUNNING]
+    assert [t.number for t in trials] == sorted({t.number for t in trials})
+    if len(ended) + rejected <= most:
+        assert trials == ended and [e for e in shown if isinstance(e, dict)] == record.rejected
+        return
+    assert len(shown) <= most and {t.status for t in trials} <= {Status.COMPLETE, Status.STOPPED}
+    told = [t for t in ended if t.status is not Status.FAILED]
+    assert len(shown) >= min(most, len(told) + rejected) - 3  # what rounding down leaves
+    for status in (Status.COMPLETE, Status.STOPPED):
+        wanted = sum(t.status is status for t in told)
+        share = int(wanted * (most - most // 8) / (len(told) + rejected))
+        assert sum(t.status is status for t in trials) >= min(wanted, share) - 1
+    complete = [(told_values(space, t) or [], t) for t in told if t.status is Status.COMPLETE]
+    if complete:
+        best = max(complete, key=lambda pair: pair[0][0])[1]  # nothing dominates it unless it ties
+        assert sizes or best in trials
+
+
+# -- when nothing could run ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_handed_out_while_there_is_no_room(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.room = False
+    assert bench.suggest("a") is None and not bench.journal.record.trials
+    bench.room = True
+    trial = bench.suggest("a")
+    bench.journal.close()
+    again = Bench(tmp_path, journal=Journal.reopen(tmp_path))
+    again.room = False
+    assert again.suggest("x") is None
+    again.more = False
+    assert again.suggest("x") is None  # what was begun is finished, also when nothing new may start
+    again.room = True
+    assert again.suggest("x").id == trial.id
+    again.room = False
+    assert again.suggest("y") == Searcher.FINISHED
+
+
+def _train(bench: Bench, trial: TrialRecord) -> None:
+    """Every third is complete, others are stopped: the nearer to a rate of 3e-3, the better."""
+    value = 1 / (1 + abs(trial.params["optim.lr"] - 3e-3)) - 0.05 * trial.params.get("lora.rank", 1)
+    if trial.number % 3:
+        bench.end("", trial, Status.STOPPED, value / 2)
+    else:
+        bench.end("", trial, Status.COMPLETE, value / 2, value)
+
+
+_WIDE = """
+schema: petl.space/1
+params:
+  method: {choice: [lora, linear]}
+  optim.lr: {float: [1e-5, 1e-1], log: true, default: 1e-3}
+  lora.rank: {choice: [1, 2, 4], ordered: true, default: 2, when: {method: lora}}
+budget: {trials: 500}
 """

@@ -110,7 +110,7 @@ def test_a_diverged_trial_is_failed_with_its_reason_and_not_tried_again(done: Si
     diverged = done.record.trials[1]
     assert diverged.status is Status.FAILED and diverged.reason.startswith("diverged: ")
     events = [json.loads(line) for line in (done.out / "journal.jsonl").read_text().splitlines()]
-    assert not [e for e in events if e["event"] == "retry"]
+    assert not [e for e in events if e["event"] == "incident"]
 
 
 def test_configurations_over_the_bound_are_never_trained(done: SimpleNamespace) -> None:
@@ -256,7 +256,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, tiny_a
 
         wait_for(lambda: reported(1), 200, driver)
         workers_of(ray)[0].send_signal(signal.SIGKILL)
-        wait_for(lambda: '"retry"' in (out / "journal.jsonl").read_text(), 150, driver)
+        wait_for(lambda: '"incident"' in (out / "journal.jsonl").read_text(), 150, driver)
         wait_for(lambda: reported(3), 200, driver)
         driver.send_signal(signal.SIGKILL)
         driver.wait(10)

@@ -80,6 +80,7 @@ def test_parquet_values_and_inactive_parameters(tmp_path):
             assert row["seconds"] == epoch.seconds
             assert row["trainable_params"] == trial.trainable_params
             assert row["enqueued"] is trial.enqueued
+            assert row["incidents"] == len(trial.incidents)
             active = {k[6:]: v for k, v in row.items() if k.startswith("param/") and v is not None}
             assert active == trial.params
 

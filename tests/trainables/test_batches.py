@@ -22,9 +22,9 @@ from trainables.checkpoints import CheckpointStore
 from trainables.config import TrialConfig
 from trainables.data import AudioData
 from trainables.data.clips import Clip
-from trainables.epochs import _PARTNERS
 from trainables.loop import train
 from trainables.session import Session
+from trainables.shares import PARTNERS as _PARTNERS
 
 
 @dataclass
