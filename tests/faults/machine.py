@@ -117,7 +117,9 @@ def ended(pid: int) -> bool:
 def inherited() -> dict[str, str]:
     """This process's environment without anything that would point a Ray elsewhere."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k not in ("MLFLOW_TRACKING_URI", MARK)}
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH", ""))))}
+    # Under `uv run` a driver's workers would be started through uv, each in an environment that is made for it.
+    plain = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    return {**kept, **plain, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH", ""))))}
 
 
 def without_client(parameters: object, head: bool) -> None:
