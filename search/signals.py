@@ -50,7 +50,8 @@ def interrupts() -> Iterator[Interrupts]:
         yield found
         return
     # SIGHUP: the terminal was closed. Whoever wants a search to outlive it starts it with nohup, which ignores that.
-    wanted = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    wanted = [signal.SIGINT, signal.SIGTERM, *hangup]
     before = {s: signal.signal(s, found.signal) for s in wanted}
     try:
         yield found
