@@ -19,7 +19,8 @@ def test_nodes_come_for_trials_and_go_with_them(tmp_path: Path, tiny_ast: Path, 
     """Three trials and up to four nodes of one CPU, of which two can be had."""
     with AutoscalingCluster({"worker": {"resources": {"CPU": 1}, "max_workers": 2}}) as cluster:
         assert cluster.watch.counts()[-1][1] == 0
-        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=80, trials=3)
+        # The last one has to train alone for longer than one worker may come up after the other, and a node may idle.
+        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=250, trials=3)
         cluster.wait_for_nodes(2, seconds=120)
         driver.wait_until(lambda r: len(training(r)) == 2)
         # The tail: one trial is left, so one node is enough.

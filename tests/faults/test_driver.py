@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from search.journal import read_journal
-from search.records import Status
+from search.records import EpochRecord, Status
 from tests.faults.cluster import Machine, MiniCluster
 from tests.faults.searches import Driver, begin, sound, train_workers, training
 from tests.search.running import wait_for
@@ -46,11 +46,20 @@ def test_killed_and_continued_on_another_machine(
     resumed = Driver(again, other, cluster.environment(), other / "runs" / "out")
     record = sound(resumed, tracking, trials=4)
     done = next(t for t in before.trials if t.status is Status.COMPLETE)
-    assert record.trials[done.number - 1].epochs == done.epochs, "what was finished is not trained again"
-    for old, new in zip(before.trials, record.trials, strict=False):
-        assert (new.id, new.params) == (old.id, old.params)
+    same = [new for old, new in zip(before.trials, record.trials, strict=False) if new.params == old.params]
+    # The last one may have begun in the second that the storage had not seen yet: then it is another one now.
+    assert len(same) >= len(before.trials) - 1 and record.trials[done.number - 1] in same
+    for new in same:
+        old = before.trials[new.number - 1]
         assert [e.epoch for e in new.epochs] == list(range(1, 61))
-        assert new.epochs[: len(old.epochs)] == old.epochs, "the same epochs, or the same numbers again"
+        assert [_numbers(e) for e in new.epochs[: len(old.epochs)]] == [_numbers(e) for e in old.epochs]
+    took = {e.epoch: e.seconds for e in done.epochs}
+    assert {e.epoch: e.seconds for e in record.trials[done.number - 1].epochs} == took, "it was not trained again"
+
+
+def _numbers(epoch: EpochRecord) -> dict[str, float]:
+    """What does not depend on the clock."""
+    return {name: value for name, value in epoch.metrics.items() if name != "train/data_wait"}
 
 
 def test_ctrl_c_twice_leaves_nothing_behind(cluster: MiniCluster, tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
