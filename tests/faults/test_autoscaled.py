@@ -20,7 +20,7 @@ def test_nodes_come_for_trials_and_go_with_them(tmp_path: Path, tiny_ast: Path, 
     with AutoscalingCluster({"worker": {"resources": {"CPU": 1}, "max_workers": 2}}) as cluster:
         assert cluster.watch.counts()[-1][1] == 0
         # The last one has to train alone for longer than one worker may come up after the other, and a node may idle.
-        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=250, trials=3)
+        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=700, trials=3)
         cluster.wait_for_nodes(2, seconds=120)
         driver.wait_until(lambda r: len(training(r)) == 2)
         # The tail: one trial is left, so one node is enough.
