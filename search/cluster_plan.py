@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from petl.errors import UserError
-from search.resources import MOST_CPU_GROUPS, GroupPlan
+from search.resources import MOST_CPU_GROUPS, GroupPlan, gpus_of_worker, workers_on_gpus
 
 MOST_GROUPS = 256
 """Trials at a time on any cluster: each has a process on the head node (docs/scale.md)."""
@@ -61,9 +61,7 @@ def plan_on_cluster(
                 "a worker needs, --gpus-per-worker 1 (or 0), and --cpus-per-worker for more than one CPU"
             )
         shapes = [Shape(cpus_per_worker or 1, math.ceil(gpus_per_worker), MOST_GROUPS)]
-    gpus = gpus_per_worker if gpus_per_worker is not None else (1.0 if any(s.gpus for s in shapes) else 0.0)
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
+    gpus = gpus_of_worker(gpus_per_worker, any(shape.gpus for shape in shapes))
     fitting = [(shape, each) for shape in shapes if (each := _workers_on(shape, gpus, cpus_per_worker)) > 0]
     if not fitting:
         largest = max(shapes, key=lambda s: (s.gpus, s.cpus), default=None)
@@ -87,5 +85,4 @@ def _workers_on(shape: Shape, gpus: float, cpus: int | None) -> int:
     """How many workers a node of this kind holds."""
     if gpus <= 0:
         return shape.cpus // cpus if cpus else min(shape.cpus, MOST_CPU_GROUPS)
-    by_gpu = shape.gpus * int(1 / gpus + 1e-9) if gpus < 1 else int(shape.gpus // gpus)
-    return min(shape.cpus // (cpus or 1), by_gpu)
+    return min(shape.cpus // (cpus or 1), workers_on_gpus(shape.gpus, gpus))

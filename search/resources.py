@@ -61,15 +61,10 @@ def plan_groups(
     Raises:
         UserError: when a single group does not fit; says what one needs and what there is.
     """
-    gpus = gpus_per_worker if gpus_per_worker is not None else (1.0 if available.gpus else 0.0)
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
+    gpus = gpus_of_worker(gpus_per_worker, available.gpus > 0)
     fit = available.cpus // (workers_per_trial * (cpus_per_worker or 1))
     if gpus > 0:
-        # Ray cuts one GPU into equal shares; a worker never gets parts of two.
-        per_gpu = int(1 / gpus + 1e-9) if gpus < 1 else 1
-        workers = available.gpus * per_gpu if gpus < 1 else int(available.gpus // gpus)
-        fit = min(fit, workers // workers_per_trial)
+        fit = min(fit, workers_on_gpus(available.gpus, gpus) // workers_per_trial)
     else:
         fit = min(fit, MOST_CPU_GROUPS)
     if fit < 1:
@@ -82,6 +77,23 @@ def plan_groups(
     groups = min(g for g in (fit, concurrent, trials) if g is not None)
     cpus = cpus_per_worker or available.cpus // (groups * workers_per_trial)
     return GroupPlan(groups, workers_per_trial, max(1, cpus), gpus)
+
+
+def gpus_of_worker(asked: float | None, any_there: bool) -> float:
+    """How many GPUs a worker gets, or which share of one.
+
+    Raises:
+        UserError: what was asked for is neither a share nor a whole number.
+    """
+    gpus = asked if asked is not None else (1.0 if any_there else 0.0)
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
+    return gpus
+
+
+def workers_on_gpus(gpus: int, each: float) -> int:
+    """How many workers of `each` share or number these GPUs carry: Ray never gives a worker parts of two."""
+    return gpus * int(1 / each + 1e-9) if each < 1 else int(gpus // each)
 
 
 def _visible_gpus() -> int:
