@@ -4,9 +4,10 @@
 
 Runs one search on a cluster of real Ray nodes on this machine, with an MLflow server and shared storage, and every 20
 to 60 seconds does one thing to it, drawn with the seed: kills or freezes a worker process, kills or freezes a node,
-adds one, takes all nodes, kills the driver (which is resumed, from the shared storage half of the time), stops or kills
-the tracking server. When time is up the search may come to its end in peace. The audit compares the journal with
-itself, the tables, the report, the exported winner, the checkpoints and MLflow, trial by trial.
+adds one, takes all nodes, kills the driver (which is resumed, from the shared storage half of the time), ends it with
+Ctrl-C twice (and resumes it), kills the tracking server or starts it again. When time is up the search may come to its
+end in peace. The audit compares the journal with itself, the tables, the report, the exported winner, the checkpoints
+and MLflow, trial by trial.
 
 Exit status 1 if anything contradicts anything, or a trial was lost, duplicated or failed without a fault of its own.
 """
@@ -22,9 +23,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -51,7 +54,11 @@ class Soak:
 
     def _drive(self, arguments: list[object], cwd: Path) -> Driver:
         shared = [*("--address", self.cluster.address), *("--mlflow", self.server.address)]
-        return Driver([*arguments, *shared], cwd, self.cluster.environment(), self.out)
+        driver = Driver([*arguments, *shared], cwd, self.cluster.environment(), self.out)
+        self.said: list[str] = []
+        self.listener = threading.Thread(target=_listen, args=(driver.process.stdout, self.said), daemon=True)
+        self.listener.start()
+        return driver
 
     def note(self, what: str) -> None:
         self.happened.append((round(time.monotonic() - self.began, 1), what))
@@ -96,9 +103,7 @@ class Soak:
     def kill_driver(self) -> None:
         self.driver.process.send_signal(signal.SIGKILL)
         self.driver.process.wait(30)
-        if not (self.out / "journal.jsonl").is_file():
-            raise SystemExit("the driver was killed before it had begun: choose another seed")
-        self.driver.process.stdout.close()  # type: ignore[union-attr]
+        self._no_driver()
         if self.draw.random() < 0.5:
             self.note("killed the driver; resumed in its directory")
             self.driver = self._drive(["--resume", self.out], self.folder)
@@ -106,6 +111,20 @@ class Soak:
             self.note("killed the driver; its machine is gone, resumed from the shared storage")
             shutil.rmtree(self.out)
             self.driver = self._drive(["--resume", self.folder / "shared" / "out", "--output", self.out], self.folder)
+
+    def interrupt_driver(self) -> None:
+        self.driver.process.send_signal(signal.SIGINT)
+        time.sleep(self.draw.uniform(0.1, 3))
+        self.driver.process.send_signal(signal.SIGINT)
+        self.driver.process.wait(120)
+        self._no_driver()
+        self.note("ended the driver with Ctrl-C twice; resumed in its directory")
+        self.driver = self._drive(["--resume", self.out], self.folder)
+
+    def _no_driver(self) -> None:
+        if not (self.out / "journal.jsonl").is_file():
+            raise SystemExit("the driver was ended before it had begun: choose another seed")
+        self.listener.join(30)
 
     def server_away(self) -> None:
         if self.server_is_up:
@@ -138,6 +157,7 @@ class Soak:
             self.freeze_node: 1,
             self.take_all_nodes: 1,
             self.kill_driver: 2,
+            self.interrupt_driver: 1,
             self.server_away: 3,
         }
         while time.monotonic() - self.began < seconds and self.driver.process.poll() is None:
@@ -155,6 +175,12 @@ class Soak:
         self.note("no more faults")
 
 
+def _listen(stream: Any, said: list[str]) -> None:
+    """A driver whose pipe nobody empties stands still after a while."""
+    with stream:
+        said.extend(stream)
+
+
 def found_wrong(record: SearchRecord, out: Path, server: Server, trials: int) -> list[str]:
     wrong = audit(out, server.address)
     if len(record.trials) != trials:
@@ -167,8 +193,8 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--minutes", type=float, default=60)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--trials", type=int, default=60)
-    arguments.add_argument("--epochs", type=int, default=60)
+    arguments.add_argument("--trials", type=int, default=110)
+    arguments.add_argument("--epochs", type=int, default=300)
     arguments.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
     asked = arguments.parse_args()
     from tests.conftest import make_tiny_ast, make_tones
@@ -187,10 +213,11 @@ def main() -> int:
             more: list[object] = ["--space", space, "--storage", folder / "shared", *hasty]
             soak = Soak(folder, cluster, server, random.Random(asked.seed), more)
             soak.go(60 * asked.minutes)
-            status, said = soak.driver.ended(3600)
+            status = soak.driver.process.wait(3600)
+            soak.listener.join(30)
             record = read_journal(soak.out)
             left = [str(path) for path in cluster.temp_files()]
-        print(said[-3000:])
+        print("".join(soak.said)[-3000:])
         wrong = found_wrong(record, soak.out, server, asked.trials)
         if status:
             wrong.append(f"the driver ended with {status}")

@@ -15,9 +15,11 @@ from search.mlflow_address import shown, sqlite_path
 from search.mlflow_probe import MlflowAway, is_away, reason
 from search.mlflow_spool import SPOOL, Backlog
 from search.mlflow_store import MlflowStore, is_local, is_permanent
-from search.tracking_events import Event, apply, describe, grouped, one_line
+from search.tracking_events import Event, apply, by_trial, describe, grouped, one_line
 
 _LINGER_S = 0.2  # events that come within this time travel together
+_LONGEST_LINGER_S = 5.0
+_LINGER_FOR = 2.0  # times as long as the last delivery took: it shares a processor with the search, and joins more
 _LONGEST_PAUSE_S = 30.0
 _LONG_DELIVERY_S = 5.0  # from then on what waits is on disk, too
 _TRIES_AT_THE_END = 3
@@ -62,7 +64,7 @@ class Delivery:
         self._waiting = True  # for the first answer
         self._closing = threading.Event()
         self._abandoned = threading.Event()
-        self._progress = 0.0
+        self._progress = self._took = 0.0
         self._taking = threading.RLock()  # a signal handler may abandon what its own thread is in the middle of
         self.thread = threading.Thread(target=self._work, daemon=True, name="mlflow-tracker")
 
@@ -165,7 +167,7 @@ class Delivery:
         else:
             if not self.backlog:
                 self._wake.get()
-            self._closing.wait(_LINGER_S)
+            self._closing.wait(min(_LONGEST_LINGER_S, max(_LINGER_S, _LINGER_FOR * self._took)))
 
     def _take(self) -> None:
         """Move what is in the queue to the backlog."""
@@ -193,18 +195,10 @@ class Delivery:
         done: list[Event] = []
         began = looked = time.monotonic()
         try:
-            for group in grouped(self.backlog.events):
-                try:
-                    apply(self._store, group)
-                except Exception as error:
-                    if self._abandoned.is_set():
-                        return
-                    self._store.forget()
-                    if not self._give_up(group, error):
-                        raise
+            for groups in by_trial(grouped(self.backlog.events)):
+                self._carry_out(groups, done)
                 if self._abandoned.is_set():
                     return
-                done += group
                 self._progress = now = time.monotonic()
                 if now > looked + 0.5:
                     looked = now
@@ -214,8 +208,38 @@ class Delivery:
                     if now > began + _LONG_DELIVERY_S and self.backlog:
                         self._keep()
         finally:
+            self._took = time.monotonic() - began
             if not self._abandoned.is_set():
                 self.backlog.remove(done)
+
+    def _carry_out(self, groups: list[list[Event]], done: list[Event]) -> None:
+        """Deliver what there is of a trial, in one go or else group by group; raises what may pass.
+
+        `done` takes what need not be carried out again.
+        """
+        if len(groups) > 1:
+            try:
+                with self._store.together():
+                    for group in groups:
+                        apply(self._store, group)
+                done += [event for group in groups for event in group]
+                return
+            except Exception as error:
+                self._store.forget()
+                if self._abandoned.is_set():
+                    return
+                if is_away(error):
+                    raise
+        for group in groups:  # to find the one that is not taken
+            try:
+                apply(self._store, group)
+            except Exception as error:
+                if self._abandoned.is_set():
+                    return
+                self._store.forget()
+                if not self._give_up(group, error):
+                    raise
+            done += group
 
     def _give_up(self, group: list[Event], error: Exception) -> bool:
         """Put events aside that the store will never take, so that they do not block all others.

@@ -84,3 +84,27 @@ def log_batch(client: Any, run_id: str, metrics: list[Any], params: Mapping[str,
             params=entries[i * _OTHERS_A_CALL : (i + 1) * _OTHERS_A_CALL],
             tags=marks[i * _OTHERS_A_CALL : (i + 1) * _OTHERS_A_CALL],
         )
+
+
+class Batch:
+    """Entries for one run that travel together, in as few calls as the limits allow."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._calls: list[list[Any]] = [[]]
+        self._params: dict[str, Any] = {}
+        self._tags: dict[str, Any] = {}
+
+    def add(self, metrics: list[Any], params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+        """Take entries; these metrics stay in one call, which MLflow carries out as a whole or not at all."""
+        if self._calls[-1] and len(self._calls[-1]) + len(metrics) > METRICS_A_CALL:
+            self._calls.append([])
+        self._calls[-1] += metrics
+        self._params |= params
+        self._tags |= tags
+
+    def send(self, client: Any) -> None:
+        """Write everything; parameters and tags with the last metrics (tags tell that these are there)."""
+        for metrics in self._calls[:-1]:
+            log_batch(client, self._run_id, metrics, {}, {})
+        log_batch(client, self._run_id, self._calls[-1], self._params, self._tags)

@@ -14,9 +14,11 @@ notebook's own runs alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_random
@@ -24,7 +26,7 @@ from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, 
 from petl.errors import UserError
 from search.mlflow_address import check, exclusive, load_mlflow, resolve_uri, sqlite_path
 from search.mlflow_probe import MlflowAway, as_user_error
-from search.mlflow_requests import METRICS_A_CALL, find_experiment, find_runs, log_batch, own_tags
+from search.mlflow_requests import Batch, find_experiment, find_runs, log_batch, own_tags
 from search.mlflow_values import Dataset, as_params, as_tags, dataset_input, key, metric, same
 
 __all__ = ["DEFAULT_EXPERIMENT", "Dataset", "MlflowStore", "is_permanent"]
@@ -77,6 +79,23 @@ class MlflowStore:
         self._inherited: dict[str, str] = {}
         self._dataset: Dataset | None = None
         self._children: dict[str, _Child] | None = None
+        self._batches: dict[str, Batch] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written to trials' runs within travels in one request for each run, at the end.
+
+        Whoever sees it fail has to `forget` what is believed of the runs.
+        """
+        if self._batches is not None:
+            yield
+            return
+        self._batches = {}
+        try:
+            yield
+            self._send()
+        finally:
+            self._batches = None
 
     def open(
         self,
@@ -168,20 +187,15 @@ class MlflowStore:
         child = self._child(trial, name, min((int(e["time"]) for e in epochs), default=0))
         has = set(self._steps(child))
         child.steps = None  # asked anew if the write fails halfway
-        call: list[Any] = []
-        for e in epochs:
-            if e["epoch"] in has:
-                continue
-            has.add(e["epoch"])
-            values = {**e["metrics"], "seconds": e["seconds"]}  # where "seconds" is, the epoch is whole
-            found = [metric(k, v, e["time"], e["epoch"]) for k, v in values.items()]
-            if call and len(call) + len(found) > METRICS_A_CALL:  # a call is carried out as a whole or not at all
-                log_batch(self._client, child.run_id, call, {}, {})
-                call = []
-            call += found
-            self.wrote["epochs"] += 1
-            self.trials.add(trial)
-        log_batch(self._client, child.run_id, call, {}, {})
+        with self.together():
+            for e in epochs:
+                if e["epoch"] in has:
+                    continue
+                has.add(e["epoch"])
+                values = {**e["metrics"], "seconds": e["seconds"]}  # where "seconds" is, the epoch is whole
+                self._log(child.run_id, [metric(k, v, e["time"], e["epoch"]) for k, v in values.items()])
+                self.wrote["epochs"] += 1
+                self.trials.add(trial)
         child.steps = has
 
     def log_incidents(
@@ -211,6 +225,7 @@ class MlflowStore:
         child = self._child(trial, name, end_ms)
         marks = {**(tags or {}), "status": status, "reason": reason, "petl.epochs": str(epochs)}
         self._values(child, best, end_ms, {}, marks)
+        self._send()
         final = "FAILED" if status == "failed" else "FINISHED"
         self._client.set_terminated(child.run_id, final, end_ms)
         child.status = final
@@ -412,10 +427,27 @@ class MlflowStore:
         """Write to a trial's run what it does not have: metrics {name: (value, step)}, params, tags."""
         new = {k: v for k, v in values.items() if not same(child.metrics.get(key(k)), v[0])}
         metrics = [metric(k, v, time_ms, step) for k, (v, step) in new.items()]
-        log_batch(self._client, child.run_id, metrics, params, tags)
+        self._log(child.run_id, metrics, params, tags)
         child.metrics.update({key(k): v for k, (v, _) in new.items()})
         child.params.update(as_params(params))
         child.tags.update(as_tags(tags))
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[Any],
+        params: Mapping[str, Any] = MappingProxyType({}),
+        tags: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        with self.together():
+            assert self._batches is not None
+            self._batches.setdefault(run_id, Batch(run_id)).add(metrics, params, tags)
+
+    def _send(self) -> None:
+        for batch in (self._batches or {}).values():
+            batch.send(self._client)
+        if self._batches is not None:
+            self._batches.clear()
 
 
 def _of_parent(run_id: str) -> str:

@@ -166,6 +166,23 @@ def grouped(events: list[Event]) -> list[list[Event]]:
     return groups
 
 
+def by_trial(groups: list[list[Event]]) -> list[list[list[Event]]]:
+    """What there is of one trial side by side, in its order: it can be carried out in one go."""
+    found: list[list[list[Event]]] = []
+    joined: dict[str, list[list[Event]]] = {}
+    for group in groups:
+        trial = group[0].get("trial", "")
+        if trial in joined:
+            joined[trial].append(group)
+            continue
+        found.append([group])
+        if trial:
+            joined[trial] = found[-1]
+        else:
+            joined.clear()
+    return found
+
+
 def apply(store: MlflowStore, group: list[Event]) -> None:
     """Carry out one group. Every branch may be repeated."""
     event = group[0]

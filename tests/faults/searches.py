@@ -14,6 +14,10 @@ from tests.faults.audit import audit
 from tests.faults.cluster import MiniCluster
 from tests.search.running import command, start, wait_for
 
+# Epochs of a trial that is to be hit while another one trains. Processes start one after the other: on a fast machine a
+# shorter trial is over before the second one has begun.
+LONG = 240
+
 SPACE = """
 schema: petl.space/1
 name: small
@@ -63,7 +67,7 @@ class Driver:
 
         wait_for(now, seconds, self.process)
 
-    def ended(self, seconds: float = 240) -> tuple[int, str]:
+    def ended(self, seconds: float = 420) -> tuple[int, str]:
         """Exit status, and all that was said."""
         said = self.process.communicate(timeout=seconds)[0]
         return self.process.returncode, said

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from search.journal import read_journal
 from search.records import EpochRecord, Status
 from tests.faults.cluster import Machine, MiniCluster
-from tests.faults.searches import Driver, begin, sound, train_workers, training
+from tests.faults.searches import LONG, Driver, begin, sound, train_workers, training
 from tests.search.running import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -32,7 +32,7 @@ def test_killed_and_continued_on_another_machine(
 ) -> None:
     """All that is left of the first machine is what it had put on the shared storage."""
     tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    driver = begin(cluster, tmp_path, tiny_ast, tones, "--mlflow", tracking, epochs=60, trials=4)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, "--mlflow", tracking, epochs=LONG, trials=4)
     driver.wait_until(lambda r: sum(t.status is Status.COMPLETE for t in r.trials) == 1 and len(training(r)) == 2)
     driver.process.send_signal(signal.SIGKILL)
     driver.process.wait(10)
@@ -63,7 +63,7 @@ def _numbers(epoch: EpochRecord) -> dict[str, float]:
 
 
 def test_ctrl_c_twice_leaves_nothing_behind(cluster: MiniCluster, tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
-    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=200, trials=4)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=4)
     driver.wait_until(lambda r: len(training(r)) == 2)
     began = time.monotonic()
     driver.process.send_signal(signal.SIGINT)

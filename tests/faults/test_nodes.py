@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.cluster import Machine, MiniCluster
-from tests.faults.searches import begin, kinds, sound, train_workers, training
+from tests.faults.searches import LONG, begin, kinds, sound, train_workers, training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ def test_a_lost_node_takes_no_trial_with_it(
     cluster: MiniCluster, tmp_path: Path, tiny_ast: Path, tones: Path, tracking: str
 ) -> None:
     """It ran two trials; another one is there when it dies."""
-    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=120, trials=3)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=3)
     driver.wait_until(lambda r: len(training(r)) == 2)
     cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes(2)
@@ -44,7 +44,7 @@ def test_a_lost_node_takes_no_trial_with_it(
 def test_every_node_lost_and_others_later(
     cluster: MiniCluster, tmp_path: Path, tiny_ast: Path, tones: Path, tracking: str
 ) -> None:
-    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=60, trials=3)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=3)
     driver.wait_until(lambda r: len(training(r)) == 2)
     cluster.nodes["n1"].kill()
     cluster.wait_for_nodes(0)
@@ -60,7 +60,7 @@ def test_a_frozen_node_is_given_up(
     cluster: MiniCluster, tmp_path: Path, tiny_ast: Path, tones: Path, tracking: str
 ) -> None:
     """Nothing is closed and nobody answers: its network is gone, say."""
-    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=60, trials=2)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=2)
     driver.wait_until(lambda r: len(training(r)) == 2)
     cluster.add_node(num_cpus=1)
     cluster.nodes["n1"].freeze()
@@ -73,7 +73,7 @@ def test_killed_and_frozen_workers(
 ) -> None:
     """One process is killed; one does not answer any more, which nobody but the deadline notices."""
     more = ("--set", "train.deadline=15", "--set", "train.storage_patience=5")
-    driver = begin(cluster, tmp_path, tiny_ast, tones, *more, epochs=60, trials=2)
+    driver = begin(cluster, tmp_path, tiny_ast, tones, *more, epochs=LONG, trials=2)
     driver.wait_until(lambda r: len(training(r)) == 2)
     first, second = train_workers(cluster.nodes["n1"].pids())
     first.send_signal(signal.SIGKILL)

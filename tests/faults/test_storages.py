@@ -11,7 +11,7 @@ import pytest
 
 from search.records import Status
 from tests.faults.cluster import Machine, MiniCluster
-from tests.faults.searches import Driver, begin, sound, training
+from tests.faults.searches import LONG, Driver, begin, sound, training
 from tests.object_store import CREDENTIALS, Forwarder, ObjectStore, object_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -45,7 +45,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(
     tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with MiniCluster([Machine(1)]) as cluster:
         hasty = ("--set", "train.storage_patience=15")
-        driver = begin(cluster, tmp_path, tiny_ast, tones, *hasty, epochs=60, trials=2, storage=small_disk)
+        driver = begin(cluster, tmp_path, tiny_ast, tones, *hasty, epochs=LONG, trials=2, storage=small_disk)
         driver.wait_until(lambda r: len(training(r)) == 1)
         ballast = small_disk / "ballast"
         with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
@@ -68,7 +68,7 @@ def test_an_object_store_that_refuses_for_a_while_is_waited_for(
     try:
         with MiniCluster([Machine(1)], environment=CREDENTIALS) as cluster:
             where = store.uri("faults", port=network.port)
-            driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=60, trials=2, storage=where)
+            driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=2, storage=where)
             driver.wait_until(lambda r: len(training(r)) == 1)
             network.down()
             time.sleep(10)

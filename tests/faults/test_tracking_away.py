@@ -8,7 +8,7 @@ import pytest
 
 from search.records import Status
 from tests.faults.audit import audit
-from tests.faults.searches import Driver, kinds, write_space
+from tests.faults.searches import LONG, Driver, kinds, write_space
 from tests.search.mlflow_servers import Server, free_port
 from tests.search.running import petl_search, processes_of, run, workplace
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_a_search_needs_no_tracking_server_to_be_there(tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
     server = Server(tmp_path, free_port())
-    space = write_space(tmp_path, tiny_ast, tones, epochs=60, trials=3)
+    space = write_space(tmp_path, tiny_ast, tones, epochs=LONG, trials=3)
     with workplace(tmp_path) as environment:
         driver = Driver(
             ["--space", space, "--output", "out", "--mlflow", server.address], tmp_path, environment, tmp_path / "out"

@@ -484,7 +484,7 @@ def test_a_store_that_is_away_at_the_end_leaves_a_spool(uri: str, tmp_path: Path
     # and two that make the same run at the same moment would make two.
     wait_for_threads()
 
-    assert re.fullmatch("2 runs, [13] epochs?, results delivered", synced(record))
+    assert re.fullmatch("(2 runs|1 run), [13] epochs?, results delivered", synced(record))
     assert synced(record, uri) == "nothing to do"
     (parent,), children = runs(uri)
     assert parent.info.status == "FINISHED" and parent.data.metrics["trials/complete"] == 1
