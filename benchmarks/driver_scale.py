@@ -1,10 +1,10 @@
 """What thousands of trials cost the driver: everything of a search but the training.
 
-    python benchmarks/driver_scale.py [--trials 5000] [--slots 200] [--step-seconds 0]
+    python benchmarks/driver_scale.py [--trials 5000] [--slots 200] [--mlflow server]
 
-Real: Ray Tune with reused actors, the sampler, ASHA, the journal (with its fsync), MLflow on SQLite, the line view
-(into a file). Made up: the trainable, one process a slot as in a search, which reports an accuracy that follows from
-its parameters for 2 to 9 epochs, at once or after `--step-seconds`.
+Real: Ray Tune with reused actors, the sampler, ASHA, the journal (with its fsync), MLflow (a tracking server on SQLite,
+or the file itself), the line view (into a file). Made up: the trainable, one process a slot as in a search, which
+reports an accuracy that follows from its parameters for 2 to 9 epochs, at once or after `--step-seconds`.
 
 The processor time of the driver process (all its threads, MLflow's delivery included) is read every fiftieth of the
 trials, so that other programs do not count. Bars: under 10 ms for a result, and no more than 1.5 times as much in the
@@ -21,6 +21,7 @@ import math
 import os
 import sqlite3
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -31,8 +32,11 @@ from typing import Any
 
 from ray import tune
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from search import environment
 from search.control import Stays
+from tests.search.mlflow_servers import free_port, server
 
 environment.quiet_libraries()
 
@@ -114,23 +118,32 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=200, help="one process of about 80 MB each")
     parser.add_argument("--step-seconds", type=float, default=0.0, help="of an epoch; the driver is idle meanwhile")
-    parser.add_argument("--no-mlflow", action="store_true", help="to see what is left of the driver's time without")
+    parser.add_argument(
+        "--mlflow",
+        choices=["server", "sqlite", "none"],
+        default="server",
+        help="a tracking server, which clusters have; a file that the driver itself writes; nothing, to see the rest",
+    )
     parser.add_argument("--output", default=str(Path(__file__).parent / "results" / "driver_scale.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        result = _run(options, Path(folder))
+        if options.mlflow == "server":
+            with server(Path(folder), free_port()) as address:
+                result = _run(options, Path(folder), address, Path(folder) / "server.db")
+        else:
+            result = _run(options, Path(folder), f"sqlite:///{folder}/mlflow.db", Path(folder) / "mlflow.db")
     Path(options.output).write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=2))
     assert result["driver_ms_per_result"] < 10 and result["growth"] <= 1.5, "a bar is missed"
 
 
-def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) -> dict[str, Any]:
     import ray
     from ray.tune import PlacementGroupFactory
     from rich.console import Console
 
     from petl.counts import BackboneShape
-    from search.control import Events, Stop, Stopper
+    from search.control import Events, Live, Stop, Stopper
     from search.journal import Journal
     from search.live import LineView
     from search.records import SearchRecord
@@ -150,11 +163,12 @@ def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     record = SearchRecord(space.name, str(run), list(space.objectives), {"epochs": 9})
     journal = Journal.create(run, record)
     view = LineView(Console(file=(folder / "view.txt").open("w", encoding="utf-8"), width=120))
-    tracker = Tracker(f"sqlite:///{folder}/mlflow.db", space.name, run, patience=3600.0)
-    listeners: list[Any] = [view]
-    if not options.no_mlflow:
+    tracker = Tracker(uri, space.name, run, patience=3600.0)
+    live = Live()
+    listeners: list[Any] = [live, view]
+    if options.mlflow != "none":
         tracker.start(record, tags={}, params=dict(space.base))
-        listeners.insert(0, tracker)
+        listeners.insert(1, tracker)
     view.start(record, options.trials, None)
     stop = Stop(threading.Event(), None)
     first, scheduling = space.objectives[0], space.scheduler
@@ -185,9 +199,10 @@ def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         more=lambda: len(record.trials) < options.trials,
         on_start=events.on_start,
+        room=lambda: live.count < options.slots,
     )
     events.listeners.insert(0, sampler)
-    meter = Meter(max(1, options.trials // POINTS), lambda: _epochs_in(folder / "mlflow.db"))
+    meter = Meter(max(1, options.trials // POINTS), lambda: _epochs_in(database))
     began = time.monotonic()
     meter.read()
     tune.Tuner(
@@ -211,16 +226,16 @@ def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ).fit()
     wall = time.monotonic() - began
     meter.read()
-    at_end = _epochs_in(folder / "mlflow.db")
+    at_end = _epochs_in(database)
     began = time.monotonic()
-    if not options.no_mlflow:
+    if options.mlflow != "none":
         tracker.finish(record)
         tracker.close()
     drained = time.monotonic() - began
     meter.read()
     epochs = sum(len(trial.epochs) for trial in record.trials)
-    if not options.no_mlflow:
-        _check(folder / "mlflow.db", record)
+    if options.mlflow != "none":
+        _check(database, record)
     journal.close()
     ray.shutdown()
     return {
@@ -257,6 +272,7 @@ def _summary(rows: list[Row], asks: list[float], options: argparse.Namespace) ->
     percentiles = statistics.quantiles(asks, n=100)
     return {
         "slots": options.slots,
+        "mlflow_is": options.mlflow,
         "step_seconds": options.step_seconds,
         "driver_ms_per_result": round(1000 * (rows[-1]["driver_cpu"] - rows[0]["driver_cpu"]) / total, 2),
         "main_thread_ms_per_result": round(
