@@ -17,7 +17,7 @@ import ray
 from search.hub import NAMESPACE
 
 _LOOK_S = 30.0  # between two looks for a free group
-_PREPARE_S = 6 * 3600.0  # for a node to build its feature cache
+_PREPARE_S = 1800.0  # without a sign that a node gets on with building its feature cache, or loading the backbone
 _REFUSALS = 4  # of the storage in a row; of one that is away each comes after minutes of trying
 _PAUSE_S = 5.0
 _LIMITS = {"worker": 3, "error": 3, "hung": 2}
@@ -48,12 +48,12 @@ class Caller:
         self._hub: Any = ray.get_actor(hub, namespace=NAMESPACE) if isinstance(hub, str) else hub
         self._owner = uuid.uuid4().hex
         self._lease: tuple[str, int] | None = None
-        self._prepared: set[tuple[str, int]] = set()
         self.begin("")
 
     def begin(self, trial: str) -> None:
         """What follows is for this trial; a group that is leased stays so."""
         self._trial = trial
+        self._prepared: set[tuple[str, int]] = set()  # leases; another trial may read other data
         self._failures: Counter[str] = Counter()
         self._parts = 1
         self._epoch = 0

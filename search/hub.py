@@ -43,6 +43,7 @@ class Group:
     done: int = 0  # commands answered in this incarnation
     answered: int = 0  # commands answered in all incarnations: a group that works
     answers: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)
+    heard: dict[int, float] = field(default_factory=dict)  # when a long command was last known to get on; monotonic
     facts: dict[str, Any] = field(default_factory=dict)
     workers: dict[int, Any] = field(default_factory=dict)  # rank -> handle of the worker's actor
     nodes: dict[int, str] = field(default_factory=dict)  # rank -> the node it is on
@@ -74,7 +75,7 @@ class Hub:
             self._lose(group, "its worker group was restarted after a worker failed", "worker")
             group.incarnation += 1
             group.placed, group.ready = True, not group.down
-            group.commands, group.pulled, group.done, group.facts = [], 0, 0, facts
+            group.commands, group.heard, group.pulled, group.done, group.facts = [], {}, 0, 0, facts
             group.touched = time.monotonic()
             self._changed.notify_all()
             return group.incarnation
@@ -125,6 +126,12 @@ class Hub:
         if waiting is not None and not waiting.done():
             deadline = group.commands[number - 1]["deadline"]
             waiting.set_result({"lost": _hung_for(deadline), "kind": "hung", "stack": stack})
+
+    async def busy(self, group_id: str, incarnation: int, number: int) -> None:
+        """Command `number` gets on, though it takes long: its deadline begins again."""
+        group = self._groups.get(group_id)
+        if group is not None and group.incarnation == incarnation:
+            group.heard[number] = time.monotonic()
 
     async def refuse(self, group_id: str, reason: str) -> None:
         """A worker cannot serve, for a reason that would be the same however often it was started: nothing goes on."""
@@ -219,7 +226,7 @@ class Hub:
             group.answers[number] = future
             self._changed.notify_all()
         try:
-            return await asyncio.wait_for(future, command["deadline"] + command.get("patience", 0.0) + _GRACE_S)
+            return await self._answered(group, number, future)
         except TimeoutError:
             begun = group.pulled >= number
             if group.incarnation == incarnation and (begun or group.pulled <= group.done):
@@ -228,6 +235,19 @@ class Hub:
                 group.ready = False  # until a new set says hello
                 self._end_workers(group)
             return {"lost": _hung_for(command["deadline"]), "kind": "hung" if begun else "worker", "stack": ""}
+
+    @staticmethod
+    async def _answered(group: Group, number: int, future: asyncio.Future[Answer]) -> Answer:
+        command = group.commands[number - 1]
+        most = command["deadline"] + command.get("patience", 0.0) + _GRACE_S
+        heard = group.heard  # of this incarnation
+        due = time.monotonic() + most
+        while (left := due - time.monotonic()) > 0:
+            done, _ = await asyncio.wait([future], timeout=left)
+            if done:
+                return future.result()
+            due = max(due, heard.get(number, 0.0) + most)
+        raise TimeoutError
 
     async def incident(self, facts: dict[str, Any]) -> None:
         """Something went wrong with a trial and was dealt with: the driver reads it (`standing`) and keeps it."""

@@ -12,7 +12,7 @@ import petl
 from petl.model import AudioModel
 from trainables import augment, checks
 from trainables.config import TrialConfig
-from trainables.data import AudioData
+from trainables.data import AudioData, Busy, idle
 from trainables.opening import open_for, waveforms_needed
 
 _KEPT = 3
@@ -63,8 +63,11 @@ class Holdings:
         found: nn.Module = self._backbones[key]
         return found
 
-    def data(self, config: TrialConfig) -> list[AudioData]:
-        """The data of every repeat of this configuration as its backbone reads them; the last few stay open."""
+    def data(self, config: TrialConfig, busy: Busy = idle) -> list[AudioData]:
+        """The data of every repeat of this configuration as its backbone reads them; the last few stay open.
+
+        `busy` is called while they are read for the first time.
+        """
         key = (
             config.data,
             config.backbone,
@@ -75,7 +78,7 @@ class Holdings:
         )
         found = self._data.pop(key, None)
         if found is None:
-            found = open_for(config, cache_root=self._cache_root)
+            found = open_for(config, cache_root=self._cache_root, busy=busy)
         self._data[key] = found  # the last one is the latest used
         while len(self._data) > _KEPT:
             del self._data[next(iter(self._data))]

@@ -8,13 +8,13 @@ from petl.frontend import FrontEnd
 from petl.hub import read_config, read_front_end
 from petl.shape import AST_TYPE, BackboneShape
 from trainables.config import TrialConfig
-from trainables.data import AudioData, open_repeats
-from trainables.data.cache import Progress
+from trainables.data import AudioData, Busy, idle, open_repeats
 from trainables.data.lengths import TokensOf
+from trainables.data.progress import Progress
 
 
 def open_for(
-    config: TrialConfig, *, cache_root: Path | None = None, progress: Progress | None = None
+    config: TrialConfig, *, cache_root: Path | None = None, progress: Progress | None = None, busy: Busy = idle
 ) -> list[AudioData]:
     """Open the data of every repeat of a trial (see `trainables.data.open_data`)."""
     shape = BackboneShape.from_config(read_config(config.backbone, config.revision))
@@ -23,6 +23,7 @@ def open_for(
         FrontEnd.from_preprocessor(read_front_end(config.backbone, config.revision)),
         cache_root=cache_root,
         progress=progress,
+        busy=busy,
         waveforms=waveforms_needed(config),
         tokens=tokens_of(shape, config.time_stride),
         speed=config.aug.speed,

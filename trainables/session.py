@@ -21,7 +21,7 @@ from petl.model import AudioModel
 from trainables.answering import Answer, out_of_memory, parts_of, past_of, repeated, reported
 from trainables.checkpoints import Checkpoint, CheckpointStore
 from trainables.config import TrialConfig
-from trainables.data import AudioData
+from trainables.data import AudioData, Busy, idle
 from trainables.evaluation import Answers, answers_on, intervals_of, tables_of
 from trainables.holdings import Holdings
 from trainables.kept import Kept, digest_of
@@ -67,11 +67,14 @@ class Session(Holdings):
         self._running: _Running | None = None
         self._parts = 1  # of what was computed last
 
-    def prepare(self, flat: dict[str, Any]) -> Answer:
-        """Open data and backbone, so that an epoch's time is training: `prepared`, or why it is `refused`."""
+    def prepare(self, flat: dict[str, Any], busy: Busy = idle) -> Answer:
+        """Open data and backbone, so that an epoch's time is training: `prepared`, or why it is `refused`.
+
+        `busy` is called after every step: features of a large data set take hours.
+        """
         try:
             config = TrialConfig.from_flat(flat)
-            repeats = self.data(config)
+            repeats = self.data(config, busy)
             if self._running is None:
                 self.backbone(config, repeats[0])
         except UserError as error:

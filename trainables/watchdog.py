@@ -35,19 +35,25 @@ class Watchdog:
     def __init__(self, tell: Callable[[int, str], object], backstop: float = 10.0) -> None:
         self._tell, self._backstop = tell, backstop
         self._changed = threading.Condition()
-        self._number, self._thread = 0, 0
+        self._number, self._thread, self._seconds = 0, 0, 0.0
         self._due: float | None = None
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
     @contextlib.contextmanager
     def over(self, number: int, seconds: float) -> Iterator[None]:
         """Watch the calling thread execute command `number`, for at most `seconds`."""
-        self._number, self._thread = number, threading.get_ident()
+        self._number, self._thread, self._seconds = number, threading.get_ident(), seconds
         self._arm(seconds)
         try:
             yield
         finally:
             self._disarm()
+
+    def renew(self) -> None:
+        """The command has shown that it gets on: its whole time begins again. Safe from any thread."""
+        with self._changed:
+            if self._due is not None:
+                self._arm(self._seconds)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

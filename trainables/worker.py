@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainables.storage import Storage
+    from trainables.watchdog import Watchdog
 
 PULL_S = 20.0  # one long poll; short enough that a closed search is noticed
 _DELIVERY_S = 5.0
+_BUSY_S = 5.0  # between two signs that a long command gets on
 _MARKER_S = 10.0  # network file systems may show a new file to others a little later
 
 
@@ -86,9 +90,10 @@ def serve(config: dict[str, Any]) -> None:
         if command["op"] == "exit":
             session.close()
             return
+        busy = _Busy(watchdog, partial(hub.busy.remote, group, incarnation, number))
         try:
             with watchdog.over(number, command["deadline"]):
-                answer = _execute(session, command)
+                answer = _execute(session, command, busy)
         except Exception as error:
             if world > 1 and is_peer_lost(error):
                 raise peer_lost(error) from error
@@ -104,9 +109,23 @@ def serve(config: dict[str, Any]) -> None:
         number += 1
 
 
-def _execute(session: Any, command: dict[str, Any]) -> dict[str, Any]:
+class _Busy:
+    """Called whenever a step of a long command is done: renews its deadline, here and at the hub, now and then."""
+
+    def __init__(self, watchdog: Watchdog, tell: Callable[[], object]) -> None:
+        self._watchdog, self._tell = watchdog, tell
+        self._told = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._told > _BUSY_S:
+            self._told = time.monotonic()
+            self._watchdog.renew()
+            self._tell()
+
+
+def _execute(session: Any, command: dict[str, Any], busy: _Busy) -> dict[str, Any]:
     if command["op"] == "prepare":
-        return session.prepare(command["flat"])
+        return session.prepare(command["flat"], busy)
     trial, flat, parts = command["trial"], command["flat"], command.get("parts", 1)
     if command["op"] == "epoch":
         return session.epoch(trial, flat, fresh=command["fresh"], parts=parts)

@@ -151,6 +151,32 @@ def test_a_group_that_does_not_answer_in_time_is_lost_and_not_leased_again() -> 
     _run(story())
 
 
+def test_the_deadline_of_a_command_that_gets_on_begins_again() -> None:
+    async def story() -> None:
+        hub = Hub()
+        incarnation = await hub.hello("g0", {})
+        hub._groups["g0"].lease = OWNER
+        for answered in (True, False):
+            number = len(hub._groups["g0"].commands) + 1
+            asked = asyncio.create_task(hub.call("g0", incarnation, OWNER, _command(deadline=-19.7)))
+            assert await hub.next("g0", incarnation, number, 1.0)
+            for _ in range(8):
+                await asyncio.sleep(0.1)
+                await hub.busy("g0", incarnation, number)
+                await hub.busy("g0", incarnation - 1, number)
+                await hub.busy("g1", incarnation, number)
+            assert not asked.done()
+            if answered:
+                await hub.answer("g0", incarnation, number, {"prepared": True})
+                assert await asked == {"prepared": True}
+            else:
+                began = asyncio.get_running_loop().time()
+                assert (await asked)["kind"] == "hung"
+                assert asyncio.get_running_loop().time() - began < 1
+
+    _run(story())
+
+
 def test_a_group_that_is_busy_with_what_a_dead_proxy_wanted_is_not_condemned() -> None:
     async def story() -> None:
         hub = Hub()

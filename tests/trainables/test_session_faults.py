@@ -167,7 +167,9 @@ def test_an_epoch_that_cannot_be_written_is_kept_and_not_trained_again(flat: dic
 
 def test_preparing_opens_what_an_epoch_needs(flat: dict[str, Any], tmp_path: Path) -> None:
     session = _session(tmp_path)
-    assert session.prepare(flat) == {"prepared": True}
+    steps: list[None] = []
+    assert session.prepare(flat, lambda: steps.append(None)) == {"prepared": True}
+    assert len(steps) >= 2 * 60, "a step for every file that is read, and for every clip's features"
     backbone, data = next(iter(session._backbones.values())), next(iter(session._data.values()))
     session.epoch("a", flat)
     assert session.prepare(flat) == {"prepared": True}  # in the middle of a trial it changes nothing

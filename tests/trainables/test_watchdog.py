@@ -114,7 +114,13 @@ with watchdog.over(21, 0.25):
     with watchdog.over(22, float("inf")):
         pass
 time.sleep(0.5)
-with watchdog.over(23, 0.3):
+watchdog.renew()  # nothing is watched
+with watchdog.over(23, 0.5):
+    for _ in range(4):
+        time.sleep(0.3)
+        watchdog.renew()
+time.sleep(0.7)
+with watchdog.over(24, 0.3):
     time.sleep(0.15)
     with watchdog.paused():
         time.sleep(0.1)
@@ -122,4 +128,4 @@ with watchdog.over(23, 0.3):
 """
     status, _, took = _run(code, tmp_path / "told")
     assert status == 70 and took < 8
-    assert (tmp_path / "told").read_text().startswith("23 ")
+    assert (tmp_path / "told").read_text().startswith("24 ")

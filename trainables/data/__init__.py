@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trainables.data.datasets import Dataset, LayoutError, Problems, dataset
     from trainables.data.places import CacheError, default_cache_root
     from trainables.data.planning import DataPlan, plan
+    from trainables.data.progress import Busy, idle
     from trainables.data.splits import SplitError, Splits, split_clips
 
 _LAZY = {
@@ -33,6 +34,8 @@ _LAZY = {
     "default_cache_root": "places",
     "DataPlan": "planning",
     "plan": "planning",
+    "Busy": "progress",
+    "idle": "progress",
     "SplitError": "splits",
     "Splits": "splits",
     "split_clips": "splits",
@@ -43,6 +46,7 @@ __all__ = [
     "AudioData",
     "BadFile",
     "BadFiles",
+    "Busy",
     "CacheError",
     "Clip",
     "DataPlan",
@@ -53,6 +57,7 @@ __all__ = [
     "Splits",
     "dataset",
     "default_cache_root",
+    "idle",
     "open_data",
     "open_repeats",
     "plan",

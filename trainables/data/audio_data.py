@@ -16,13 +16,14 @@ from petl.outputs.slots import Slots
 from petl.outputs.tokens import Tokens
 from trainables.augment.speeds import sped_up
 from trainables.config import DataOptions, TrainOptions
-from trainables.data.cache import FeatureCache, Progress, granted_cores, open_cache
+from trainables.data.cache import FeatureCache, granted_cores, open_cache
 from trainables.data.clips import SPLITS, BadFile, BadFiles, Clip, leave_out_missing
 from trainables.data.datasets import list_clips
 from trainables.data.digest import content_hashes, data_digest, features_digest
 from trainables.data.lengths import TokensOf, filled, input_length
 from trainables.data.places import default_cache_root, make_folder
 from trainables.data.planning import DataPlan, data_root, make_plans
+from trainables.data.progress import Busy, Progress, idle
 from trainables.data.repeats import repeats_of
 from trainables.tasks import Task, build_task
 from trainables.tasks.verification import Verification
@@ -306,8 +307,18 @@ def open_repeats(
     waveforms: bool = False,
     tokens: TokensOf | None = None,
     speed: float = 0.0,
+    busy: Busy = idle,
 ) -> list[AudioData]:
-    """`open_data` for every repeat: one for each fold and few-shot draw that is asked for, on one cache."""
+    """`open_data` for every repeat: one for each fold and few-shot draw that is asked for, on one cache.
+
+    `busy` is called after every step of what may take long: files that are read, clips whose features are computed.
+    """
+
+    def told(done: int, total: int) -> None:
+        busy()
+        if progress is not None:
+            progress(done, total)
+
     place = make_folder(cache_root or default_cache_root())
     root = data_root(options, cache_root)
     listing = list_clips(options, root)
@@ -315,13 +326,12 @@ def open_repeats(
     total = len(clips) + len(bad)
     # Refuses before anything is decoded.
     plans = make_plans(options, root, clips, bad, whole=whole, left_out=listing.left_out)
-    contents = content_hashes(clips, root, place, workers or granted_cores())
+    contents = content_hashes(clips, root, place, workers or granted_cores(), busy)
     digest = data_digest(clips, contents, [tuple(vars(pair).values()) for plan in plans for pair in plan.trials])
     stores = [front_end, waveform_store(front_end)] if waveforms else [front_end]
     heard = features_digest(clips, contents)  # labels and splits are not in it: other targets use the same features
     caches = [
-        open_cache(clips, heard, store, place, contents=contents, workers=workers, progress=progress)
-        for store in stores
+        open_cache(clips, heard, store, place, contents=contents, workers=workers, progress=told) for store in stores
     ]
     rows = list(range(len(clips)))
     unusable = {row: found for cache in caches for row, found in cache.bad.items()}

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from petl.frontend import FrontEnd
 from trainables.data.arrow_file import BrokenFile, RowFiles, check_whole
-from trainables.data.cache_build import Progress, build, rows_done, rows_of
+from trainables.data.cache_build import build, rows_done, rows_of
 from trainables.data.cache_index import INDEX, VERSION, ClipFacts, Facts, Index
 from trainables.data.clips import BadFile, Clip
 from trainables.data.cores import granted_cores
 from trainables.data.features import AGAIN, extract
 from trainables.data.places import make_folder
+from trainables.data.progress import Progress
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

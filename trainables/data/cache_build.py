@@ -30,11 +30,11 @@ from trainables.data.clips import Clip
 from trainables.data.digest import clip_keys
 from trainables.data.features import MAX_FRAMES, Row, computed, extract, seconds_of
 from trainables.data.places import check_room, no_room
+from trainables.data.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Progress = Callable[[int, int], None]
 
 _SHARD_BYTES = 128 << 20
 _NAME = re.compile(r"(\d{9,})-(\d{9,})\.arrow")  # first row, last row

@@ -15,6 +15,7 @@ from typing import Any
 
 from trainables.data.clips import Clip
 from trainables.data.places import make_folder
+from trainables.data.progress import Busy, idle
 
 _Known = dict[str, tuple[int, int, str]]  # name -> (bytes, mtime in ns, content hash)
 
@@ -23,12 +24,14 @@ _SAVE_SECONDS = 60.0
 _UNREADABLE = "unreadable"
 
 
-def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers: int = 1) -> list[str]:
+def content_hashes(
+    clips: Sequence[Clip], root: Path, cache_root: Path, workers: int = 1, busy: Busy = idle
+) -> list[str]:
     """Hash of every clip's whole file, in the order of the clips.
 
     Files whose size and modification time are those of last time are not read again, and what was read is remembered
-    even when this is interrupted. A file that cannot be read gets a hash that says so: whoever decodes it will find
-    out why.
+    even when this is interrupted; `busy` is called meanwhile. A file that cannot be read gets a hash that says so:
+    whoever decodes it will find out why.
     """
     store = cache_root / "content" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]}.json"
     # Those that could not be read are tried again: what is wrong with a disk passes without a trace at the file.
@@ -44,12 +47,17 @@ def content_hashes(clips: Sequence[Clip], root: Path, cache_root: Path, workers:
         if known.get(name, (-1, -1, ""))[:2] != (stat.st_size, stat.st_mtime_ns):
             stale.append((name, stat.st_size, stat.st_mtime_ns))
     if stale:
-        _read_anew(stale, paths, known, store, workers)
+        _read_anew(stale, paths, known, store, workers, busy)
     return [known[clip.name][2] for clip in clips]
 
 
 def _read_anew(
-    stale: Sequence[tuple[str, int, int]], paths: dict[str, Path], known: _Known, store: Path, workers: int
+    stale: Sequence[tuple[str, int, int]],
+    paths: dict[str, Path],
+    known: _Known,
+    store: Path,
+    workers: int,
+    busy: Busy,
 ) -> None:
     """Hash these files and remember them, beside whatever else of this folder is known."""
     saved = time.monotonic()
@@ -60,6 +68,7 @@ def _read_anew(
                 hashes = pool.map(_hash_file, [paths[name] for name, _, _ in part])
                 for (name, size, changed), digest in zip(part, hashes, strict=True):
                     known[name] = (size, changed, digest)
+                    busy()
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     _save(store, known)
                     saved = time.monotonic()
