@@ -163,7 +163,7 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
     record = SearchRecord(space.name, str(run), list(space.objectives), {"epochs": 9})
     journal = Journal.create(run, record)
     view = LineView(Console(file=(folder / "view.txt").open("w", encoding="utf-8"), width=120))
-    tracker = Tracker(uri, space.name, run, patience=3600.0)
+    tracker = Tracker(uri, space.name, run, patience=3600.0, longest=3600.0)
     live = Live()
     listeners: list[Any] = [live, view]
     if options.mlflow != "none":

@@ -19,7 +19,7 @@ from search.tracking_events import Event, apply, by_trial, describe, grouped, on
 
 _LINGER_S = 0.2  # events that come within this time travel together
 _LONGEST_LINGER_S = 5.0
-_LINGER_FOR = 2.0  # times as long as the last delivery took: it shares a processor with the search, and joins more
+_LINGER_FOR = 2.0  # times the processor time of the last delivery: it shares one with the search, and joins more
 _LONGEST_PAUSE_S = 30.0
 _LONG_DELIVERY_S = 5.0  # from then on what waits is on disk, too
 _TRIES_AT_THE_END = 3
@@ -64,7 +64,7 @@ class Delivery:
         self._waiting = True  # for the first answer
         self._closing = threading.Event()
         self._abandoned = threading.Event()
-        self._progress = self._took = 0.0
+        self._progress = self._spent = 0.0
         self._taking = threading.RLock()  # a signal handler may abandon what its own thread is in the middle of
         self.thread = threading.Thread(target=self._work, daemon=True, name="mlflow-tracker")
 
@@ -167,7 +167,7 @@ class Delivery:
         else:
             if not self.backlog:
                 self._wake.get()
-            self._closing.wait(min(_LONGEST_LINGER_S, max(_LINGER_S, _LINGER_FOR * self._took)))
+            self._closing.wait(min(_LONGEST_LINGER_S, max(_LINGER_S, _LINGER_FOR * self._spent)))
 
     def _take(self) -> None:
         """Move what is in the queue to the backlog."""
@@ -194,6 +194,7 @@ class Delivery:
         """Deliver what waits; raises at the first failure that may pass."""
         done: list[Event] = []
         began = looked = time.monotonic()
+        spent = time.thread_time()
         try:
             for groups in by_trial(grouped(self.backlog.events)):
                 self._carry_out(groups, done)
@@ -208,7 +209,7 @@ class Delivery:
                     if now > began + _LONG_DELIVERY_S and self.backlog:
                         self._keep()
         finally:
-            self._took = time.monotonic() - began
+            self._spent = time.thread_time() - spent
             if not self._abandoned.is_set():
                 self.backlog.remove(done)
 

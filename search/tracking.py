@@ -52,6 +52,8 @@ __all__ = [
     "ui_command",
 ]
 
+_LONGEST_STOPPED_S = 60.0  # that somebody waits who has pressed Ctrl-C
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +65,7 @@ class Tracker:
         experiment: MLflow experiment that holds the search's runs.
         run_dir: where the spool goes; by default the directory of the record given to `start`.
         patience: seconds that `close` waits without any progress before it spools what is left.
-        longest: seconds that `close` waits in all.
+        longest: seconds that `close` waits in all, while entries do arrive; a minute after Ctrl-C.
         notify: takes one line for the person (outage, recovery, spool); by default a log warning.
     """
 
@@ -74,7 +76,7 @@ class Tracker:
         run_dir: Path | str | None = None,
         *,
         patience: float = 30.0,
-        longest: float = 60.0,
+        longest: float = 300.0,
         notify: Callable[[str], None] | None = None,
     ) -> None:
         self.uri = resolve_uri(uri)
@@ -217,7 +219,8 @@ class Tracker:
         atexit.unregister(self.close)
         last = {"event": "close", "status": status or self._final or "FAILED", "time": now_ms()}
         try:
-            delivery.close(last, self._patience if patience is None else patience, self._longest)
+            longest = min(self._longest, _LONGEST_STOPPED_S) if self._final == "KILLED" else self._longest
+            delivery.close(last, self._patience if patience is None else patience, longest)
         finally:
             self._leaving = None
 
