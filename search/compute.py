@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from petl.errors import UserError
 from search.cluster_plan import MOST_GROUPS, Shape, plan_on_cluster
+from search.head_memory import SLOT_MB, slots_here
 from search.probe import ClusterFacts, probe
 from search.request import Request
 from search.resources import GroupPlan, local_resources, plan_groups
@@ -44,6 +45,13 @@ def compute_for(request: Request, trials: int | None, note: Callable[[str], None
     for caution in found.cautions:
         note(caution)
     plan = plan_on_cluster(_shapes(found), autoscaling=found.autoscaling, types_known=bool(found.types), **asked)
+    slots = slots_here()
+    if plan.groups > slots:
+        note(
+            f"at most {slots} trials at a time instead of {plan.groups}: each has a process of {SLOT_MB} MB on the "
+            "machine that drives the search, and no more is free here (docs/scale.md)"
+        )
+        plan = replace(plan, groups=slots)
     several = len(found.nodes) > 1 or found.autoscaling
     if several and not request.storage:
         raise UserError(
