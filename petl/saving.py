@@ -31,27 +31,17 @@ from torch import Tensor
 from petl.adapted import Adapted, attach
 from petl.backbone import fingerprint, load_backbone, positions_mode
 from petl.card import model_card
-from petl.config import MethodConfig
-from petl.counts import backbone_parameters, trainable_parameters
-from petl.errors import ConfigError, UserError
+from petl.errors import UserError
 from petl.frontend import AstFrontEnd, FrontEnd, WaveformFrontEnd
 from petl.guarded import header, own_file, said_in_short
 from petl.hub import EMBEDDED, EMBEDDED_DIR, read_config, read_json
 from petl.model import AudioModel
-from petl.outputs import from_json
 from petl.peft_format import PREFIX, adapter_config
-from petl.positions import Positions
+from petl.recorded import DTYPES, FRAMES_LIMIT, HOSTILE, SCHEMA, Recorded
 from petl.shape import AST_TYPE, BackboneShape
 from petl.state import checked_names, checked_state
 
-SCHEMA = "petl.adapter/1"
 TENSORS = "adapter_model.safetensors"
-_HOSTILE = (ValueError, TypeError, KeyError, ArithmeticError, RecursionError)
-"""What values that no adapter was ever saved with may raise, wherever they are first used."""
-_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
-_WEIGHT_LIMIT = 4 * 2**30  # bytes besides the weights of the backbone itself; an adapter is megabytes
-_FRAMES_LIMIT = 2**16  # eleven minutes
-_PATCH_LIMIT = 2**17  # of a spectrogram as long as that, in steps of 10
 
 
 def save_adapter(
@@ -112,7 +102,7 @@ def load_adapter(
 
 def _load(path: Path, asked: str | None) -> AudioModel:
     """Nothing is made before it is known that what is stored is of that size."""
-    config = _Recorded(read_json(own_file(path, "petl_config.json"), strict=True), path)
+    config = Recorded(read_json(own_file(path, "petl_config.json"), strict=True), path)
     front_end = _read_front_end(own_file(path, "preprocessor_config.json"))
     weights = _weights(path)
     name, revision = (config.backbone, config.revision) if asked is None else (asked, None)
@@ -128,7 +118,7 @@ def _load(path: Path, asked: str | None) -> AudioModel:
     config.check_fit(model, name)
     try:
         classifier = AudioModel(attach(model, config.method, seed=0), config.output, front_end, seed=0)
-    except (*_HOSTILE, RuntimeError, MemoryError) as error:
+    except (*HOSTILE, RuntimeError, MemoryError) as error:
         raise UserError(f"{config.where}: what it describes cannot be built ({error})") from None
     shapes = {_file_name(name): tuple(t.shape) for name, t in classifier.stored().items()}
     checked_names({name: sizes for name, (sizes, _) in stored.items()}, shapes, str(weights))
@@ -205,12 +195,12 @@ def _grid(shape: BackboneShape, state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _dtype(classifier: AudioModel) -> torch.dtype:
     """The one number format of a classifier."""
     found = sorted({_name(p.dtype) for p in classifier.parameters()})
-    if len(found) != 1 or found[0] not in _DTYPES:
+    if len(found) != 1 or found[0] not in DTYPES:
         raise UserError(
-            f"the classifier's parameters are in {', '.join(found)}; only one number format, of {', '.join(_DTYPES)}, "
+            f"the classifier's parameters are in {', '.join(found)}; only one number format, of {', '.join(DTYPES)}, "
             "can be saved, so cast all of it with .to(dtype) before"
         )
-    return _DTYPES[found[0]]
+    return DTYPES[found[0]]
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -219,9 +209,9 @@ def _name(dtype: torch.dtype) -> str:
 
 def _check_length(front_end: FrontEnd, where: str) -> None:
     """Refuse inputs so long that they would fill the memory; where they follow the clips, the limit is only theirs."""
-    if front_end.frames > _FRAMES_LIMIT and not (isinstance(front_end, WaveformFrontEnd) and not front_end.fixed):
+    if front_end.frames > FRAMES_LIMIT and not (isinstance(front_end, WaveformFrontEnd) and not front_end.fixed):
         longest = "max_length" if isinstance(front_end, AstFrontEnd) else "the longest input"
-        raise UserError(f"{where}: {longest} {front_end.frames} is beyond {_FRAMES_LIMIT} frames")
+        raise UserError(f"{where}: {longest} {front_end.frames} is beyond {FRAMES_LIMIT} frames")
 
 
 def _origin(config: Any, name: str | None, revision: str | None) -> tuple[str, str | None]:
@@ -234,102 +224,10 @@ def _origin(config: Any, name: str | None, revision: str | None) -> tuple[str, s
     return (EMBEDDED if name == str(EMBEDDED_DIR) else name), revision or commit
 
 
-class _Recorded:
-    """The checked contents of `petl_config.json`."""
-
-    def __init__(self, values: dict[str, Any], path: Path) -> None:
-        self.where = path / "petl_config.json"
-        if values.get("schema") != SCHEMA:
-            raise UserError(
-                f"{self.where}: schema is {values.get('schema')!r}, this version reads '{SCHEMA}'; "
-                "a newer petl-search may have written it"
-            )
-        backbone, method, labels = values.get("backbone"), values.get("method"), values.get("labels")
-        if not isinstance(backbone, dict) or not isinstance(backbone.get("name"), str):
-            raise UserError(f"{self.where}: 'backbone' must be an object with a name")
-        if not isinstance(method, dict):
-            raise UserError(f"{self.where}: 'method' must be an object of dotted keys")
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise UserError(f"{self.where}: 'labels' must be a list of names")
-        try:
-            self.method = MethodConfig.from_flat(method)
-        except (ConfigError, *_HOSTILE) as error:
-            raise UserError(f"{self.where}: {error}") from None
-        self.sizes = backbone
-        described = values.get("output")  # adapters from before there were other outputs have none
-        if described is not None and not isinstance(described, dict):
-            raise UserError(f"{self.where}: 'output' must be an object")
-        try:
-            "".join(labels).encode()  # half a surrogate pair could be shown nowhere
-            self.output = from_json(labels, described)
-            self.output.check()
-        except (UserError, *_HOSTILE) as error:
-            raise UserError(f"{self.where}: {error}") from None
-        self.backbone: str = backbone["name"]
-        self.revision: str | None = str(backbone["revision"]) if backbone.get("revision") else None
-        positions = backbone.get("positions", "interpolate")
-        if positions not in ("interpolate", "zero"):
-            raise UserError(f"{self.where}: positions is {positions!r}; allowed: 'interpolate', 'zero'")
-        self.positions: Positions = positions
-        dtype = backbone.get("dtype", "float32")  # nothing else could be loaded before it was recorded
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise UserError(f"{self.where}: dtype is {dtype!r}; allowed: {', '.join(map(repr, _DTYPES))}")
-        self.dtype = _DTYPES[dtype]
-        self.strides: dict[str, int] = {}
-        for key in ("frequency_stride", "time_stride"):
-            value = backbone.get(key)
-            if value is None:
-                continue  # written before patches could be moved, or for a backbone without
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _FRAMES_LIMIT:
-                raise UserError(f"{self.where}: {key} is {value!r}; a whole number from 1 to {_FRAMES_LIMIT} is needed")
-            self.strides[key] = value
-
-    def check_grid(self, front_end: FrontEnd, backbone: BackboneShape) -> None:
-        """Refuse strides so small that the patches would fill the memory."""
-        if backbone.family != AST_TYPE:
-            return
-        strides = {"frequency_stride": backbone.frequency_stride, "time_stride": backbone.time_stride, **self.strides}
-        if math.prod(strides.values()) * _PATCH_LIMIT < front_end.frames * front_end.width:
-            raise UserError(f"{self.where}: strides {strides} cut the input into more than {_PATCH_LIMIT} patches")
-
-    def check_sizes(self, shape: BackboneShape, name: str) -> None:
-        """Refuse a backbone of other sizes than the one the adapter was trained on."""
-        sizes = {"model_type": shape.family, "hidden_size": shape.hidden, "num_hidden_layers": shape.layers}
-        for key, found in sizes.items():
-            wanted = self.sizes.get(key)
-            if wanted != found:
-                raise UserError(
-                    f"backbone '{name}' has {key} {found}, but the adapter was trained on '{self.backbone}' "
-                    f"with {wanted}; pass the backbone it was trained on"
-                )
-
-    def check_fit(self, model: torch.nn.Module, name: str) -> None:
-        """Refuse a backbone of other weights than the one the adapter was trained on."""
-        if self.sizes.get("fingerprint") != fingerprint(model.state_dict(), self.dtype):
-            raise UserError(
-                f"backbone '{name}' has the right sizes but other weights than '{self.backbone}', which the "
-                "adapter was trained on; pass the backbone (and revision) it was trained on"
-            )
-
-    def check_size(self, shape: BackboneShape, stored: int) -> None:
-        """Refuse a configuration of far more numbers than are stored, before making room for them."""
-        try:
-            needed = trainable_parameters(self.method, shape, self.output)
-        except _HOSTILE as error:
-            raise UserError(f"{self.where}: 'method' cannot be built ({error})") from None
-        if needed > 2 * stored + 2**20:
-            raise UserError(f"{self.where} describes {needed:,} trained numbers, but {stored:,} are stored")
-
-    def weight_limit(self, shape: BackboneShape) -> int:
-        """Bytes that the tensors may take: fine-tuned backbones are as large as the backbone (in float64, twice)."""
-        own = 8 * backbone_parameters(shape) if self.method.trains_backbone else 0
-        return _WEIGHT_LIMIT + own
-
-
 def _read_front_end(path: Path) -> FrontEnd:
     try:
         front_end = FrontEnd.from_preprocessor(read_json(path, strict=True))
-    except _HOSTILE as error:
+    except HOSTILE as error:
         raise UserError(f"{path}: {error}") from None
     _check_length(front_end, str(path))
     return front_end

@@ -16,37 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
 from typing import Any
+
+from search.group import Answer, Command, Group
 
 NAMESPACE = "petl-search"
 _NEVER = 3  # groups that could not be kept up while none ever worked: nor will the next
 _IDLE_S = 10.0  # a lease without a command for so long may be given to somebody who waits
 _GRACE_S = 20.0  # for the workers' own watchdogs to act first
-Command = dict[str, Any]
-Answer = dict[str, Any]
-
-
-@dataclass
-class Group:
-    """What the hub knows of a worker group."""
-
-    placed: bool = False  # its resources are granted: it runs, or is starting
-    ready: bool = False  # its workers have said hello and pull commands
-    retiring: bool = False  # it is told to leave as soon as it asks for its next command
-    down: str = ""  # why this group will not come back; empty while it may
-    incarnation: int = 0
-    lease: str | None = None
-    touched: float = 0.0  # when its lease was granted, or its latest command answered; monotonic
-    commands: list[Command] = field(default_factory=list)  # of this incarnation; number n is commands[n - 1]
-    pulled: int = 0  # the highest command number a worker has fetched
-    done: int = 0  # commands answered in this incarnation
-    answered: int = 0  # commands answered in all incarnations: a group that works
-    answers: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)
-    heard: dict[int, float] = field(default_factory=dict)  # when a long command was last known to get on; monotonic
-    facts: dict[str, Any] = field(default_factory=dict)
-    workers: dict[int, Any] = field(default_factory=dict)  # rank -> handle of the worker's actor
-    nodes: dict[int, str] = field(default_factory=dict)  # rank -> the node it is on
 
 
 class Hub:
@@ -72,7 +49,7 @@ class Hub:
         """Rank 0 of a (re)started group announces itself; returns the new incarnation."""
         async with self._changed:
             group = self._groups.setdefault(group_id, Group())
-            self._lose(group, "its worker group was restarted after a worker failed", "worker")
+            group.lose("its worker group was restarted after a worker failed", "worker")
             group.incarnation += 1
             group.placed, group.ready = True, not group.down
             group.commands, group.heard, group.pulled, group.done, group.facts = [], {}, 0, 0, facts
@@ -275,7 +252,7 @@ class Hub:
         async with self._changed:
             group = self._groups.setdefault(group_id, Group())
             group.ready, group.placed, group.down = False, False, reason
-            self._lose(group, reason, "worker")
+            group.lose(reason, "worker")
             self._changed.notify_all()
 
     async def lost(self, group_id: str, reason: str, kind: str) -> None:
@@ -284,7 +261,7 @@ class Hub:
             group = self._groups[group_id]
             group.ready, group.placed = False, False
             group.workers, group.nodes = {}, {}
-            self._lose(group, reason, kind)
+            group.lose(reason, kind)
             self._changed.notify_all()
 
     async def close(self) -> None:
@@ -292,7 +269,7 @@ class Hub:
         async with self._changed:
             self._closing = True
             for group in self._groups.values():
-                self._lose(group, "the search is ending", "ending")
+                group.lose("the search is ending", "ending")
             self._changed.notify_all()
 
     def _dead(self) -> str:
@@ -306,33 +283,6 @@ class Hub:
 
     def _end_workers(self, group: Group) -> None:
         """End the processes of a group that does not answer; what can end them is known to `Keeper`."""
-
-    def _surplus(self, wanted: int) -> list[str]:
-        """Groups to let go so that `wanted` are left: those without a place first, then idle ones.
-
-        Of the idle ones those first whose node has the fewest trials, so that whole nodes become free.
-        """
-        alive = {n: g for n, g in self._groups.items() if not g.retiring and not g.down}
-        busy: dict[str, int] = {}
-        for group in alive.values():
-            for node in set(group.nodes.values()):
-                busy[node] = busy.get(node, 0) + (group.lease is not None)
-
-        def cost(name: str) -> tuple[int, int]:
-            group = alive[name]
-            standing = 0 if not group.placed else 1 if not group.ready else 2
-            return standing, sum(busy[node] for node in set(group.nodes.values()))
-
-        idle = sorted((name for name, g in alive.items() if g.lease is None), key=cost)
-        return idle[: max(0, len(alive) - wanted)]
-
-    @staticmethod
-    def _lose(group: Group, reason: str, kind: str) -> None:
-        for waiting in group.answers.values():
-            if not waiting.done():
-                waiting.set_result({"lost": reason, "kind": kind})
-        group.answers = {}
-        group.lease = None
 
 
 def _hung_for(deadline: float) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.autoscaler import Verdicts
 from search.control import Stop
-from search.groups import Groups, bundle
+from search.groups import Groups
+from search.keeper import bundle
 from search.records import SearchRecord
 from search.resources import GroupPlan
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from search.journal import read_journal
 from search.records import EpochRecord, Status
 from tests.faults.cluster import Machine, MiniCluster
+from tests.faults.held import held
 from tests.faults.searches import LONG, Driver, begin, sound, train_workers, training
 from tests.search.running import wait_for
 
@@ -39,6 +40,7 @@ def test_killed_and_continued_on_another_machine(
     before = read_journal(driver.out)
     shutil.rmtree(driver.out)
     wait_for(lambda: not train_workers(cluster.nodes["n1"].pids()), 60)
+    assert held(cluster, 30) == [], "nothing of it stays on the cluster"
 
     other = tmp_path / "other"
     other.mkdir()
@@ -51,7 +53,7 @@ def test_killed_and_continued_on_another_machine(
     assert len(same) >= len(before.trials) - 1 and record.trials[done.number - 1] in same
     for new in same:
         old = before.trials[new.number - 1]
-        assert [e.epoch for e in new.epochs] == list(range(1, 61))
+        assert [e.epoch for e in new.epochs] == list(range(1, LONG + 1))
         assert [_numbers(e) for e in new.epochs[: len(old.epochs)]] == [_numbers(e) for e in old.epochs]
     took = {e.epoch: e.seconds for e in done.epochs}
     assert {e.epoch: e.seconds for e in record.trials[done.number - 1].epochs} == took, "it was not trained again"
@@ -77,3 +79,4 @@ def test_ctrl_c_twice_leaves_nothing_behind(cluster: MiniCluster, tmp_path: Path
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert len(runs) == 3 and {run.info.status for run in runs} == {"KILLED"}
     assert not [path for path in cluster.temp_files() if path.name.startswith("petl-")]
+    assert held(cluster, 30) == []
