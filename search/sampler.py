@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TRIES = 300
 """Refusals in a row (duplicates, over a bound, not fitting the backbone) after which the space counts as exhausted."""
-HISTORY = 500
+HISTORY = 250
 """What a study begins with at most (`search.history`); after a quarter more it is made anew."""
 
 

@@ -58,7 +58,7 @@ class Driver:
         journal = self.out / "journal.jsonl"
         return read_journal(self.out) if journal.is_file() and journal.stat().st_size else None
 
-    def wait_until(self, what: Callable[[SearchRecord], bool], seconds: float = 150) -> None:
+    def wait_until(self, what: Callable[[SearchRecord], bool], seconds: float = 240) -> None:
         """Wait until the journal says so; fail with the driver's output when it ends first."""
 
         def now() -> bool:
