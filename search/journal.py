@@ -159,48 +159,52 @@ def _read(directory: Path) -> tuple[SearchRecord, float]:
     record: SearchRecord | None = None
     trials: dict[str, TrialRecord] = {}
     opened = latest = behind = 0.0
-    for event in _events(path):
-        kind, when = event.get("event"), float(event.get("time", 0.0)) + behind
-        if kind == "search":
-            if event.get("format") != FORMAT:
-                raise UserError(f"{path} has format {event.get('format')!r}; this version reads {FORMAT!r}")
-            objectives = [Objective(**o) for o in event["objectives"]]
-            record = SearchRecord(event["name"], str(directory), objectives, event["info"])
-            opened = when
-        elif record is None:
-            raise UserError(f"{path} does not begin with the search it belongs to")
-        elif kind == "resumed":
-            record.seconds += max(0.0, latest - opened)
-            behind += max(0.0, latest - when)  # of another machine: its times go on from where those before it ended
-            opened = latest = when = max(latest, when)
-            record.info = {**record.info, **event.get("info", {})}
-        elif kind == "trial":
-            fresh = TrialRecord(
-                id=event["trial"],
-                number=event["number"],
-                name=event["name"],
-                params=event["params"],
-                trainable_params=event["trainable_params"],
-                enqueued=event["enqueued"],
-                started=when,
-            )
-            trials[fresh.id] = fresh
-            record.trials.append(fresh)
-        elif kind == "epoch":
-            metrics = {k: float("nan") if v is None else float(v) for k, v in event["metrics"].items()}
-            trials[event["trial"]].epochs.append(EpochRecord(event["epoch"], metrics, event["seconds"]))
-        elif kind == "end":
-            ended = trials[event["trial"]]
-            ended.status, ended.reason, ended.ended = Status(event["status"]), event["reason"], when
-        elif kind == "incident":
-            found = Incident(event["kind"], event["reason"], when, event["epoch"], event["stack"])
-            trials[event["trial"]].incidents.append(found)
-        elif kind == "rejected":
-            record.rejected.append({k: event[k] for k in ("params", "trainable_params", "reason")})
-        elif kind == "finished":
-            record.winner, record.test = event["winner"], event["test"]
-            record.info = {**record.info, **event.get("info", {})}
-        latest = max(latest, when)
+    number = 0
+    try:
+        for number, event in enumerate(_events(path), start=1):  # noqa: B007 - for what is said of a wrong one
+            kind, when = event.get("event"), float(event.get("time", 0.0)) + behind
+            if kind == "search":
+                if event.get("format") != FORMAT:
+                    raise UserError(f"{path} has format {event.get('format')!r}; this version reads {FORMAT!r}")
+                objectives = [Objective(**o) for o in event["objectives"]]
+                record = SearchRecord(event["name"], str(directory), objectives, event["info"])
+                opened = when
+            elif record is None:
+                raise UserError(f"{path} does not begin with the search it belongs to")
+            elif kind == "resumed":
+                record.seconds += max(0.0, latest - opened)
+                behind += max(0.0, latest - when)  # another machine's times go on from where those before it ended
+                opened = latest = when = max(latest, when)
+                record.info = {**record.info, **event.get("info", {})}
+            elif kind == "trial":
+                fresh = TrialRecord(
+                    id=event["trial"],
+                    number=event["number"],
+                    name=event["name"],
+                    params=event["params"],
+                    trainable_params=event["trainable_params"],
+                    enqueued=event["enqueued"],
+                    started=when,
+                )
+                trials[fresh.id] = fresh
+                record.trials.append(fresh)
+            elif kind == "epoch":
+                metrics = {k: float("nan") if v is None else float(v) for k, v in event["metrics"].items()}
+                trials[event["trial"]].epochs.append(EpochRecord(event["epoch"], metrics, event["seconds"]))
+            elif kind == "end":
+                ended = trials[event["trial"]]
+                ended.status, ended.reason, ended.ended = Status(event["status"]), event["reason"], when
+            elif kind == "incident":
+                found = Incident(event["kind"], event["reason"], when, event["epoch"], event["stack"])
+                trials[event["trial"]].incidents.append(found)
+            elif kind == "rejected":
+                record.rejected.append({k: event[k] for k in ("params", "trainable_params", "reason")})
+            elif kind == "finished":
+                record.winner, record.test = event["winner"], event["test"]
+                record.info = {**record.info, **event.get("info", {})}
+            latest = max(latest, when)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _changed(path, number, f"{type(error).__name__}: {error}") from error
     if record is None:
         raise UserError(f"{path} is empty: nothing was recorded, so there is nothing to resume; start the search anew")
     record.seconds += max(0.0, latest - opened)
@@ -217,8 +221,16 @@ def _events(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             if number == len(lines):
                 break  # torn by the crash that ended the search
-            raise UserError(f"{path}, line {number}: not JSON; the journal was changed from outside") from None
+            raise _changed(path, number, "not JSON") from None
     return events
+
+
+def _changed(path: Path, number: int, what: str) -> UserError:
+    return UserError(
+        f"{path}, line {number}: {what}; the journal was changed from outside. Put a copy of it back; one "
+        "that the search left on a shared storage is fetched with --resume STORAGE/NAME --output ANOTHER. Or cut the "
+        "file off before this line: what came later is trained again."
+    )
 
 
 def _mend(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from petl.errors import UserError
 from search.mirror_state import (
@@ -84,14 +85,14 @@ class Owner:
         if before.search_id != self.state.search_id and segments(storage, before.sessions):
             raise UserError(
                 f"{root} holds the run of another search ({before.name}, last driven by {before.driver}); "
-                f"choose another name (--output), or continue that one: --resume {root}"
+                f"choose another name (--output), or continue that one: --resume {quote(root)}"
             )
         before = ensure_dead(storage, before, watch, notify)
         mirrored = mirrored_journal(storage, before.sessions)
         if ahead(self._directory, mirrored) < 0:
             raise UserError(
                 f"{root} knows more of this search than {self._directory}: it was continued elsewhere. "
-                f"Continue from there: --resume {root}"
+                f"Continue from there: --resume {quote(root)}"
             )
         self._began = not mirrored
         self.state.beat, self.state.results = before.beat, before.results

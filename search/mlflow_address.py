@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -217,7 +218,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _check_creatable(path: Path) -> None:
     nearest = next(p for p in path.parents if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+    try:  # a right to write is not enough: not every file system takes files
+        with tempfile.TemporaryFile(dir=nearest):
+            creatable = True
+    except OSError:
+        creatable = False
+    if not creatable:
         raise UserError(
             f"MLflow's database {path} cannot be created: {nearest} is not a directory that can be written to. "
             "Choose another place with --mlflow sqlite:///FILE.db."

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from petl.errors import UserError
 from search.mlflow_address import shown, sqlite_path
@@ -291,7 +292,7 @@ class Delivery:
         if left:
             self._say(
                 f"{left} entries could not be delivered to MLflow at {shown(self._store.uri)}; they are kept in "
-                f"{path}. Deliver them with: petl-search sync {self._directory}"
+                f"{path}. Deliver them with: petl-search sync {quote(str(self._directory))}"
             )
 
     def _say_away(self, why: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -21,6 +22,7 @@ from search.mlflow_address import complete, shown, trusted
 from search.records import SearchRecord
 from search.request import Request
 from search.space import Space, load_space
+from trainables.config import WHEREABOUTS
 
 _OF_NOTHING = frozenset({".lock", "space.yaml", "journal.jsonl"})
 """What a run directory holds whose search ended before its first word."""
@@ -51,7 +53,9 @@ def place(request: Request, note: Callable[[str], None] = lambda _: None) -> Pla
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output {directory} is a file; name a directory that is to be made")
     if directory.exists() and not _says_nothing(directory):
-        raise UserError(f"--output {directory} exists already; name another, or continue it with --resume {directory}")
+        raise UserError(
+            f"--output {directory} exists already; name another, or continue it with --resume {quote(str(directory))}"
+        )
     return Place(directory, space)
 
 
@@ -82,12 +86,16 @@ def _at_hand(resume: str, output: Path | None, note: Callable[[str], None]) -> t
 def _same_question(file: Path, overrides: dict[str, Any]) -> Space:
     """The space to resume. Only its budget may change: trials under other conditions cannot be compared."""
     before, after = load_space(file), load_space(file, overrides)
-    if replace(after, budget=before.budget) != before:
-        changed = sorted(key for key in overrides if not key.startswith("budget."))
+    # That recordings in another place are the same ones is checked later (`prepare.check_same_data`).
+    same = {key: value for key, value in after.base.items() if key not in WHEREABOUTS}
+    same |= {key: before.base[key] for key in WHEREABOUTS if key in before.base}
+    if replace(after, budget=before.budget, base=same) != before:
+        changed = sorted(key for key in overrides if not key.startswith("budget.") and key not in WHEREABOUTS)
         raise UserError(
             f"--resume {file.parent} together with other values for {', '.join(changed)}: trials before and after "
-            "could not be compared. A resumed search may get another budget (--trials, --time-budget); for anything "
-            "else start a new search."
+            "could not be compared. A resumed search may get another budget (--trials, --time-budget), find its "
+            "recordings in another place (--data), wait for longer (train.deadline, train.storage_patience) and load "
+            "with other threads (train.loaders); for anything else start a new search."
         )
     return after
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,17 @@ def next_commands(outcome: Outcome) -> list[str]:
     commands = [f"uv run {look}" if look.startswith("mlflow ") else look]
     if outcome.best is not None:
         commands += [
-            f"uv run petl-search predict {outcome.best} CLIP.wav",
-            f"uv run petl-search train {outcome.directory / 'best.yaml'}",
+            f"uv run petl-search predict {shlex.quote(str(outcome.best))} CLIP.wav",
+            f"uv run petl-search train {shlex.quote(str(outcome.directory / 'best.yaml'))}",
         ]
     return commands
+
+
+def resume_command(outcome: Outcome) -> str:
+    """How the search is continued, on the cluster if it ran on one."""
+    address = outcome.record.info.get("asked", {}).get("address")
+    where = ["--address", address] if address else []
+    return f"uv run launch.py {shlex.join(['--resume', str(outcome.directory), *where])}"
 
 
 class Interrupted(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -86,7 +87,7 @@ def gpus_of_worker(asked: float | None, any_there: bool) -> float:
         UserError: what was asked for is neither a share nor a whole number.
     """
     gpus = asked if asked is not None else (1.0 if any_there else 0.0)
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if not math.isfinite(gpus) or gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-worker {gpus:g}: give a share of one GPU (0.25) or a whole number of them")
     return gpus
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from petl.errors import UserError
 
@@ -41,5 +42,5 @@ def ensure_here(directory: Path, root: str, ended: bool, notify: Callable[[str],
     if behind:
         raise UserError(
             f"{directory} is not delivered: the search was continued elsewhere, and {storage.root} knows more of it. "
-            f"Sync where it was continued, or bring it here: --resume {storage.root}"
+            f"Sync where it was continued, or bring it here: --resume {quote(storage.root)}"
         )

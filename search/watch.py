@@ -81,6 +81,7 @@ class GroupWatch:
             interrupted = self._stop.interrupted.wait(1.0)
             try:
                 if interrupted:
+                    self._view.note("stopping in an orderly way; Ctrl-C once more ends it at once")
                     self._groups.stop_answering()
                     return
                 self._look()

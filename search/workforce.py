@@ -19,6 +19,7 @@ from search.hub import NAMESPACE
 from search.ray_access import cluster_token, local_token
 from search.resources import GroupPlan
 from search.scratch import Scratch
+from search.signals import kept
 
 if TYPE_CHECKING:
     from search.groups import Groups
@@ -100,7 +101,7 @@ def connect(ray_args: dict[str, Any]) -> None:
     import ray
 
     local = "address" not in ray_args
-    with warnings.catch_warnings():
+    with kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.init(
             namespace=NAMESPACE,

@@ -50,6 +50,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
+WHEREABOUTS: Final = ("data", "train.deadline", "train.storage_patience", "train.loaders")
+"""Keys that may differ from machine to machine, and change no number."""
+
 
 class DataOptions(Options):
     """Where the clips come from, what is learned of them, and how they are split and cut."""

@@ -15,13 +15,10 @@ from typing import Any
 from trainables.answering import past_of
 from trainables.checkpoints import Checkpoint, CheckpointStore, Kind
 from trainables.collective import of_all, rank
-from trainables.config import TrialConfig
+from trainables.config import WHEREABOUTS, TrialConfig
 from trainables.loop import Monitor, Report
 from trainables.stopping import EarlyStopping
 from trainables.storage import StorageError
-
-_WHEREABOUTS = ("data", "train.deadline", "train.storage_patience", "train.loaders")
-"""Keys that may differ from machine to machine, and change no number."""
 
 
 class Kept:
@@ -143,7 +140,7 @@ def _is_of(digest: str, meta: Mapping[str, Any]) -> bool:
 
 def digest_of(config: TrialConfig) -> str:
     """Names a configuration, whatever order its keys came in and wherever its data lie."""
-    flat = {key: value for key, value in config.to_flat().items() if key not in _WHEREABOUTS}
+    flat = {key: value for key, value in config.to_flat().items() if key not in WHEREABOUTS}
     return hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

@@ -11,7 +11,7 @@ from search.ranking import primary_objective
 from search.records import SearchRecord, TrialRecord
 from search.report.cautions import test_value
 from search.report.summary import interval_text
-from search.request import Outcome, next_commands
+from search.request import Outcome, next_commands, resume_command
 
 
 def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
@@ -48,7 +48,7 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
         out.print("\nnext:")
         for command in commands:
             out.print(f"  {escape(command)}", soft_wrap=True)
-    resume = f"uv run launch.py --resume {outcome.directory}"
+    resume = resume_command(outcome)
     if outcome.interrupted:
         err.print(f"\ninterrupted; everything finished is kept. Continue with:\n  {escape(resume)}", soft_wrap=True)
         return 130

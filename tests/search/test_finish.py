@@ -37,3 +37,16 @@ def test_folds_with_their_deviation_and_a_protocol_that_reads_the_test() -> None
     tested = f"{100 * record.test['test/accuracy']:.1f} % ± {100 * record.test['test/accuracy_std']:.1f}"
     assert f"{winner.name}  val/accuracy {mean:.1f} % ± {spread:.1f} (5 folds), test {tested}  (" in text
     assert "epochs were chosen on test clips: the values are too good" in text
+
+
+def test_the_command_to_continue_can_be_pasted() -> None:
+    record = fake_record()
+    record.info["asked"] = {"address": "127.0.0.1:6379"}
+    out = Console(width=200, file=io.StringIO(), record=True)
+    assert (
+        print_outcome(
+            Outcome(record, Path("runs/the first one"), interrupted=True, mlflow_uri="sqlite:///mlflow.db"), out, out
+        )
+        == 130
+    )
+    assert "uv run launch.py --resume 'runs/the first one' --address 127.0.0.1:6379\n" in out.export_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from petl.errors import UserError
-from search.journal import Journal, read_journal
+from search.journal import FORMAT, Journal, read_journal
 from search.records import EpochRecord, Objective, SearchRecord, Status, TrialRecord
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,9 @@ def test_time_between_sessions_does_not_count(tmp_path: Path) -> None:
     assert read_journal(tmp_path).seconds < 5
 
 
+_HEAD = '{"event": "search", "format": "FORMAT", "name": "x", "objectives": [], "info": {}}'.replace("FORMAT", FORMAT)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -82,6 +85,8 @@ def test_time_between_sessions_does_not_count(tmp_path: Path) -> None:
         ("", "nothing was recorded"),
         ('{"event": "search", "format": "other/9"}\n', "this version reads"),
         ("nonsense\n{}\n", "line 1: not JSON"),
+        (f'{_HEAD}\n{{"event": "end", "trial": "t9", "status": "complete"}}\n', "line 2: KeyError: 't9'.*Put a copy"),
+        (f'{_HEAD}\n{{"event": "trial", "trial": "t1"}}\n', "line 2: KeyError: 'number'"),
         ('{"event": "trial"}\n', "does not begin with the search"),
     ],
 )

@@ -183,6 +183,7 @@ def test_the_copy_is_whole_after_every_write(
             assert len(segments(Storage(str(place / "shared")))) <= 12
 
 
+@pytest.mark.slow
 def test_an_outage_is_made_up_for(run: Path, store: ObjectStore) -> None:
     network = Forwarder(store.port)
     said: list[str] = []
@@ -244,6 +245,7 @@ def test_a_driver_that_was_cut_off_finds_its_run_taken(run: Path, store: ObjectS
         network.close()
 
 
+@pytest.mark.slow
 def test_a_killed_driver(run: Path, tmp_path: Path) -> None:
     """On the same machine it is known to be gone at once; from another one its beat would be watched."""
     root = str(tmp_path / "shared")

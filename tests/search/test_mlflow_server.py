@@ -125,6 +125,7 @@ def test_sixteen_threads_and_two_searches_at_once(running: Server, tmp_path: Pat
         assert not (Path(record.directory) / SPOOL).exists()
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_not_waited_for(running: Server, record: SearchRecord) -> None:
     slow = Forwarder(running.port)
     try:
@@ -153,6 +154,7 @@ def test_a_slow_server_is_not_waited_for(running: Server, record: SearchRecord) 
         slow.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_gets_everything_once(
     running: Server, record: SearchRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

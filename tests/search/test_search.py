@@ -281,6 +281,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, tiny_a
     assert all(c.info.status in ("FINISHED", "FAILED") for c in children)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path, tiny_ast: Path, tones: Path) -> None:
     space = _killable(tmp_path, tiny_ast, tones)
     out = tmp_path / "out"

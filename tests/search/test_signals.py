@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+import pytest
+
+from tests.search.own_ray import without_tokens
+from tests.search.running import ROOT, end_processes_of
 
 PROGRAM = """
 import sys, threading, time
@@ -25,12 +33,61 @@ with interrupts() as found:
 """
 
 
+RAY = """
+import sys, time
+import ray
+from search import environment, ray_access
+environment.quiet_libraries()
+from search.signals import interrupts
+from search.workforce import connect
+with ray_access.local_token(), interrupts() as found:
+    connect({"num_cpus": 0})
+    print("ready", flush=True)
+    while not found.asked.is_set():
+        time.sleep(0.02)
+    time.sleep(5)  # an orderly end
+    ray.shutdown()
+print("ended", flush=True)
+"""
+
+
 def _begin() -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
+    time.sleep(0.3)
     return process
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGHUP])
+def test_one_request_may_come_as_several_signals(again: signal.Signals) -> None:
+    """GNU timeout sends one to its child and one to the child's group; a launcher passes them on besides."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    for _ in range(4):
+        process.send_signal(again)
+        time.sleep(0.2)
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_driver_on_ray_hears_sigterm_and_ends_in_its_own_time(tmp_path: Path) -> None:
+    folder = tempfile.mkdtemp(prefix="ray")
+    environment = without_tokens(tmp_path, RAY_TMPDIR=folder, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([sys.executable, "-c", RAY], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[0] == "ended\n" and process.returncode == 0
+    finally:
+        process.kill()
+        end_processes_of(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_second_one_ends_the_process_after_what_must_not_be_left_undone() -> None:
@@ -45,8 +102,9 @@ def test_a_second_one_ends_the_process_after_what_must_not_be_left_undone() -> N
 def test_a_third_one_ends_it_whatever_is_going_on() -> None:
     process = _begin()
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     assert process.stdout and process.stdout.readline() == "first\n"
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.wait(10)
     assert process.returncode == 130 and time.monotonic() - began < 2

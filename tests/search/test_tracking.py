@@ -556,6 +556,7 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         ("http://:5000", "host is missing"),
         ("sqlite://", "database file"),
         ("sqlite:////proc/version/x/mlflow.db", "cannot be created"),
+        ("sqlite:////proc/mlflow.db", "cannot be created"),
     ],
 )
 def test_wrong_addresses_are_explained(uri: str, said: str) -> None:
