@@ -121,6 +121,9 @@ def search(
     from search.request import Request
     from search.space import parse_assignments
 
+    for option, value in (("resume", resume), ("address", address), ("storage", storage), ("mlflow", mlflow)):
+        if value is not None and not value.strip():  # a variable of a script that was not set
+            raise UserError(f"--{option} is empty; give it a value, or leave it out")
     overrides = parse_assignments(set_ or [])
     flags = {
         "data": data,

@@ -174,6 +174,7 @@ def _search(
                 checkpoints=checkpoints,
                 mirror=mirror,
                 interrupted=interrupted,
+                end_now=ctrl_c.end_now,
             ).run()
             outcome.problem = outcome.problem or _close(mirror)
             return outcome

@@ -53,11 +53,11 @@ def next_commands(outcome: Outcome) -> list[str]:
     return commands
 
 
-def resume_command(outcome: Outcome) -> str:
+def resume_command(record: SearchRecord) -> str:
     """How the search is continued, on the cluster if it ran on one."""
-    address = outcome.record.info.get("asked", {}).get("address")
+    address = record.info.get("asked", {}).get("address")
     where = ["--address", address] if address else []
-    return f"uv run launch.py {shlex.join(['--resume', str(outcome.directory), *where])}"
+    return f"uv run launch.py {shlex.join(['--resume', record.directory, *where])}"
 
 
 class Interrupted(Exception):

@@ -33,8 +33,8 @@ class GroupPlan:
     grows: bool = False  # `groups` is a ceiling: how many there are follows trials and nodes
 
     def __str__(self) -> str:
-        each = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        each = number_of(self.workers, "worker")
+        cpus = number_of(self.cpus, "CPU")
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         most = "up to " if self.grows else ""
         return f"{most}{self.groups} at a time, each {each} of {cpus}{gpus}"
@@ -70,14 +70,19 @@ def plan_groups(
         fit = min(fit, MOST_CPU_GROUPS)
     if fit < 1:
         raise UserError(
-            f"a trial of {workers_per_trial} workers with {cpus_per_worker or 1} CPU and {gpus:g} GPU each needs "
-            f"{workers_per_trial * (cpus_per_worker or 1)} CPUs and {workers_per_trial * gpus:g} GPUs; "
-            f"there are {available.cpus} CPUs and {available.gpus} GPUs. "
+            f"a trial of {number_of(workers_per_trial, 'worker')} with {number_of(cpus_per_worker or 1, 'CPU')} and "
+            f"{number_of(gpus, 'GPU')} each needs {number_of(workers_per_trial * (cpus_per_worker or 1), 'CPU')} and "
+            f"{number_of(workers_per_trial * gpus, 'GPU')}; there are {number_of(available.cpus, 'CPU')} and "
+            f"{number_of(available.gpus, 'GPU')}. "
             "Lower --workers-per-trial, --gpus-per-worker or --cpus-per-worker."
         )
     groups = min(g for g in (fit, concurrent, trials) if g is not None)
     cpus = cpus_per_worker or available.cpus // (groups * workers_per_trial)
     return GroupPlan(groups, workers_per_trial, max(1, cpus), gpus)
+
+
+def number_of(count: float, what: str) -> str:
+    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 def gpus_of_worker(asked: float | None, any_there: bool) -> float:

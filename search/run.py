@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from search.files import Artifact, write_files
 from search.journal import Journal
 from search.ray_access import keep_credentials_home
 from search.records import Status, TrialRecord
-from search.request import Outcome
+from search.request import Outcome, resume_command
 from search.resources import GroupPlan
 from search.sizes import trainable_params
 from search.space import Space
@@ -53,6 +54,7 @@ class Run:
     checkpoints: str
     mirror: RunMirror | None  # where the run directory is copied to as it grows
     interrupted: threading.Event
+    end_now: Callable[[], None]  # ends the process, after what must not be left undone
 
     def __post_init__(self) -> None:
         from search.control import Live, Stop
@@ -81,6 +83,7 @@ class Run:
             self._incident,
             self._taken_over,
             self.view,
+            self._give_up,
         )
 
     def run(self) -> Outcome:
@@ -200,6 +203,12 @@ class Run:
                         listener.trial_ended(trial)
         if sampler.exhausted:
             self.view.note("the sampler found nothing new: all that it proposed at last was tried before or rejected")
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.journal.note("interrupted")
+        self.view.note(f"Ray is gone; the search ends here. Continue with {resume_command(self.record)}")
+        self.end_now()
 
     def _replay(self, rule: Asha) -> None:
         """Fill the rungs with what earlier trials reported.

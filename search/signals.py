@@ -38,10 +38,13 @@ class Interrupts:
         self._count += 1
         self.asked.set()
         if self._count == 2:
-            # In a thread of its own: this one may hold any lock.
-            threading.Thread(target=self._end, daemon=True, name="end-now").start()
+            self.end_now()
         elif self._count > 2:
             os._exit(130)
+
+    def end_now(self) -> None:
+        """What the second signal does. In a thread of its own: the calling one may hold any lock."""
+        threading.Thread(target=self._end, daemon=True, name="end-now").start()
 
     def _end(self) -> None:
         """Do what there is to do, in threads that nobody waits for longer than a few seconds, and end the process."""

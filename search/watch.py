@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _SLOW_START_S = 90.0
+_ORDERLY_S = 40.0
+"""After a request to end, until Tune has come back: it waits for ever where Ray has gone."""
 _VERDICT_S = 15.0  # until an autoscaler has looked at what waits
 
 
@@ -40,6 +42,8 @@ class GroupWatch:
         incident: is called with what went wrong with a trial (see `search.hub.Hub.standing`).
         lost: why the search is no longer this process's, or "".
         view: is told what a person should know.
+        give_up: ends this process without waiting for Ray. Whoever asks for an end may ask all processes of the
+            machine, or of a job, and Ray's are among them.
     """
 
     def __init__(
@@ -52,9 +56,11 @@ class GroupWatch:
         incident: Callable[[dict[str, Any]], None],
         lost: Callable[[], str],
         view: View,
+        give_up: Callable[[], None],
     ) -> None:
         self._groups, self._plan, self._record, self._stop = groups, plan, record, stop
         self._useful, self._incident, self._lost, self._view = useful, incident, lost, view
+        self._give_up = give_up
         self.slots = 0 if plan.grows else plan.groups
         """Groups that train, or are about to."""
         self._heard = 0
@@ -83,12 +89,19 @@ class GroupWatch:
                 if interrupted:
                     self._view.note("stopping in an orderly way; Ctrl-C once more ends it at once")
                     self._groups.stop_answering()
+                    if not self._over.wait(_ORDERLY_S):
+                        self._give_up()
                     return
                 self._look()
             except RayActorError:
+                if interrupted:
+                    self._give_up()
                 self._stop.dead = self._stop.dead or "the process that keeps the worker groups died"
                 return
             except Exception:
+                if interrupted:
+                    self._give_up()
+                    return
                 _log.debug("the worker groups gave no answer", exc_info=True)  # busy: ask again
 
     def _look(self) -> None:

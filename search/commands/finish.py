@@ -48,7 +48,7 @@ def print_outcome(outcome: Outcome, out: Console, err: Console) -> int:
         out.print("\nnext:")
         for command in commands:
             out.print(f"  {escape(command)}", soft_wrap=True)
-    resume = resume_command(outcome)
+    resume = resume_command(outcome.record)
     if outcome.interrupted:
         err.print(f"\ninterrupted; everything finished is kept. Continue with:\n  {escape(resume)}", soft_wrap=True)
         return 130

@@ -47,9 +47,18 @@ def run(
     )
 
 
-def start(arguments: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def start(
+    arguments: list[str], cwd: Path, environment: dict[str, str], *, group: bool = False
+) -> subprocess.Popen[str]:
+    """Start a program; with `group` at the head of a process group, as a shell or a job system does."""
     return subprocess.Popen(
-        arguments, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        arguments,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=group,
     )
 
 

@@ -101,6 +101,7 @@ def test_the_plan_says_what_would_happen(tmp_path: Path) -> None:
         (["--space", str(MOA), "--gpus-per-worker", "1.5"], "a share of one GPU"),
         (["--space", str(MOA), "--mlflow", "ftp://somewhere"], "ftp"),
         (["--space", str(MOA), "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: nothing listens at"),
+        (["--space", str(MOA), "--storage", ""], "--storage is empty"),
         (["--resume", "nowhere"], "no such directory"),
         (["--resume", "."], "not the directory of a search"),
         (["--space", str(MOA), "--trials", "0"], "--trials"),

@@ -10,6 +10,7 @@ from search.journal import Journal, read_journal
 from search.places import as_before, asked, only_one, place, storage_root
 from search.records import Objective, SearchRecord
 from search.request import Request
+from search.space import dump, load_space
 from trainables.storage import Storage
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,16 @@ def test_what_cannot_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     said = {"nowhere": "there is no such directory", "empty": "not the directory of a search"}[resume]
     with pytest.raises(UserError, match=said):
         place(Request(resume=resume))
+
+
+def test_a_resumed_search_may_find_its_recordings_in_another_place_and_wait_for_longer(tmp_path: Path) -> None:
+    space = load_space(ROOT / "spaces" / "moa.yaml", {"dataset": "folder", "data": str(tmp_path / "here")})
+    (tmp_path / "space.yaml").write_text(dump(space))
+    free = {"data": str(tmp_path / "there"), "train.deadline": 900.0}
+    found = place(Request(resume=str(tmp_path), overrides=free)).space
+    assert {key: found.base[key] for key in free} == free
+    with pytest.raises(UserError, match=r"other values for data\.val_fraction: .*--data"):
+        place(Request(resume=str(tmp_path), overrides={**free, "data.val_fraction": 0.3}))
 
 
 def test_a_search_that_runs_cannot_be_resumed(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_fewer_trials_than_room_get_more_each() -> None:
     ("available", "arguments", "said"),
     [
         (Resources(2), {"workers_per_trial": 3}, "needs 3 CPUs"),
-        (Resources(8, 1), {"gpus_per_worker": 2.0}, "there are 8 CPUs and 1 GPUs"),
+        (Resources(8, 1), {"gpus_per_worker": 2.0}, "there are 8 CPUs and 1 GPU\\."),
         (Resources(8, 4), {"gpus_per_worker": 1.5}, "a share of one GPU"),
         (Resources(8, 4), {"gpus_per_worker": float("inf")}, "a share of one GPU"),
         (Resources(8, 4), {"gpus_per_worker": float("nan")}, "a share of one GPU"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -305,6 +306,31 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path, tiny_a
     assert parent.info.status == "KILLED"
     assert "RUNNING" not in {c.info.status for c in children}
     assert (out / "report.html").exists() and (out / "trials.parquet").exists()
+
+
+@pytest.mark.slow
+def test_an_end_that_is_asked_of_every_process_leaves_the_search_to_be_resumed(
+    tmp_path: Path, tiny_ast: Path, tones: Path
+) -> None:
+    """As `timeout` and job systems do it: Ray's own processes end before the driver has said its last word."""
+    space = _killable(tmp_path, tiny_ast, tones)
+    out = tmp_path / "out"
+    with workplace(tmp_path) as environment:
+        arguments = command("--space", space, "--output", "out", "--set", "scheduler.name=none")
+        driver = start(arguments, tmp_path, environment, group=True)
+        journal = out / "journal.jsonl"
+        wait_for(lambda: journal.exists() and '"epoch"' in journal.read_text(), 200, driver)
+        driver.send_signal(signal.SIGTERM)
+        os.killpg(driver.pid, signal.SIGTERM)
+        said = driver.communicate(timeout=90)[0]
+        assert driver.returncode == 130, said
+        assert "--resume out" in said, said
+        wait_for(lambda: processes_of(environment["RAY_TMPDIR"]) == [], 20)
+    assert '"event": "interrupted"' in journal.read_text()
+    record = read_journal(out)
+    assert not [t for t in record.trials if t.status is Status.FAILED], "an interruption is not a failure"
+    parent, children = _mlflow_runs(tmp_path)
+    assert {run.info.status for run in [parent, *children]} <= {"KILLED", "FINISHED"}
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ def test_an_epoch_that_cannot_be_written_is_kept_and_not_trained_again(flat: dic
 
 
 def test_preparing_opens_what_an_epoch_needs(flat: dict[str, Any], tmp_path: Path) -> None:
-    session = _session(tmp_path)
+    store = CheckpointStore(str(tmp_path))
+    session = Session(store, torch.device("cpu"), tmp_path / "cache", ("val/loss", "min"))
     steps: list[None] = []
     assert session.prepare(flat, lambda: steps.append(None)) == {"prepared": True}
     assert len(steps) >= 2 * 60, "a step for every file that is read, and for every clip's features"
