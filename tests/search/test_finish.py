@@ -40,12 +40,12 @@ def test_folds_with_their_deviation_and_a_protocol_that_reads_the_test() -> None
 
 
 def test_the_command_to_continue_can_be_pasted() -> None:
-    record = fake_record()
+    record = fake_record(directory="runs/the first one")
     record.info["asked"] = {"address": "127.0.0.1:6379"}
     out = Console(width=200, file=io.StringIO(), record=True)
     assert (
         print_outcome(
-            Outcome(record, Path("runs/the first one"), interrupted=True, mlflow_uri="sqlite:///mlflow.db"), out, out
+            Outcome(record, Path(record.directory), interrupted=True, mlflow_uri="sqlite:///mlflow.db"), out, out
         )
         == 130
     )
