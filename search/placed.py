@@ -4,6 +4,9 @@ Ray Train asks for its workers' resources when a run begins, by a process per ru
 waits for a cluster to grow would keep a process for every group that has no place yet, and could not take a request
 back without ending it. So the placement groups are made first (`search.keeper`): a pending one is what the
 autoscaler sees, costs nothing, and can be withdrawn; the run starts when its place is granted.
+
+Of the actors that Ray Train starts beside a run's workers only those stay that these runs have a use for. Each is a
+process, and one on a worker node keeps that node from idling, so that it is paid for without anybody training there.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.util.placement_group import get_placement_group
@@ -29,22 +34,42 @@ class _PlacedController(TrainController):
     worker_group_cls = _PlacedGroup
 
 
+class _Placed(FixedScalingPolicy):
+    """Asks the autoscaler for nothing: a run begins when its place is there.
+
+    Ray Train would ask a second time for what its placement group has asked for, through a detached actor of the
+    whole cluster; of a run that was killed, for three minutes more.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
 class PlacedTrainer(TorchTrainer):
     """A `TorchTrainer` whose workers go into the placement group that has the name of the run."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Without the detached actor that removes a run's placement group should its controller be killed.
+        """Without actors that nobody has a use for.
 
-        The placement group is the hub's, and goes with it. The actor would stay: it ends itself from a thread, which
-        an actor of Ray cannot do, and 115 MB of every killed search would stay on the head.
+        One, detached, removes a run's placement group should its controller be killed. The placement group is the
+        hub's, and goes with it. The actor would stay: it ends itself from a thread, which an actor of Ray cannot do,
+        and 115 MB of every killed search would stay on the head. The other one, as large, deals out Ray Data's
+        datasets.
         """
         usual = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in usual if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [c for c in usual if not isinstance(c, PlacementGroupCleanerCallback | DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        settings = {"env_vars": get_env_vars_to_propagate()}
+        # The watcher of nodes that are to go would be started wherever there is room, and tells workers that do not
+        # ask: every epoch is kept anyway.
+        unwatched = {ENABLE_PREEMPTION_WATCHER_ENV_VAR: "0"}
+        settings = {"env_vars": {**get_env_vars_to_propagate(), **unwatched}}
         made: Any = ray.remote(num_cpus=0, label_selector=here, runtime_env=settings)(_PlacedController)
-        controller = made.remote(**arguments)
+        policy = _Placed(scaling_config=arguments["scaling_policy"].scaling_config)
+        controller = made.remote(**{**arguments, "scaling_policy": policy})
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())

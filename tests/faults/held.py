@@ -1,8 +1,4 @@
-"""What searches still hold of a cluster: placement groups, actors, resources. Asked by a short driver on the head.
-
-Ray's own coordinator of requests to the autoscaler does not count: there is one for all Ray Train runs of a cluster,
-and the first one starts it for all that follow.
-"""
+"""What searches still hold of a cluster: placement groups, actors, resources. Asked by a short driver on the head."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ def look():
     groups = [f"placement group {g['placement_group_id'][:8]} {g['state']} {list(g['bundles'].values())}"
               for g in placement_group_table().values() if g["state"] != "REMOVED"]
     alive = [f"actor {a['ActorClassName']} {a['Name']} {a['State']}" for a in actors().values()
-             if a["State"] != "DEAD" and a["ActorClassName"] != "_AutoscalingCoordinatorActor"]
+             if a["State"] != "DEAD"]
     total, free = ray.cluster_resources(), ray.available_resources()
     used = [f"{name}: {total[name] - free.get(name, 0):g} of {total[name]:g} in use" for name in total
             if not name.startswith(("memory", "object_store_memory")) and free.get(name, 0) != total[name]]

@@ -10,7 +10,7 @@ import pytest
 
 from search.records import Status
 from tests.faults.autoscaling import AutoscalingCluster
-from tests.faults.searches import begin, sound, training
+from tests.faults.searches import LONG, begin, sound, train_workers, training
 from tests.search.running import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -20,13 +20,17 @@ def test_nodes_come_for_trials_and_go_with_them(tmp_path: Path, tiny_ast: Path, 
     """Three trials and up to four nodes of one CPU, of which two can be had."""
     with AutoscalingCluster({"worker": {"resources": {"CPU": 1}, "max_workers": 2}}) as cluster:
         assert cluster.watch.counts()[-1][1] == 0
-        # The last one has to train alone for longer than one worker may come up after the other, and a node may idle.
-        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=700, trials=3)
+        driver = begin(cluster, tmp_path, tiny_ast, tones, epochs=LONG, trials=3)
         cluster.wait_for_nodes(2, seconds=120)
         driver.wait_until(lambda r: len(training(r)) == 2)
-        # The tail: one trial is left, so one node is enough.
-        driver.wait_until(lambda r: len(r.trials) == 3 and sum(t.status is Status.RUNNING for t in r.trials) == 1)
+        # One stands still, so that the others are over long before it on any machine: the tail, one node is enough.
+        first, _ = cluster.machines().values()
+        (slow,) = train_workers(first.pids())
+        slow.suspend()
+        driver.wait_until(lambda r: sum(t.status is Status.COMPLETE for t in r.trials) == 2)
         cluster.wait_for_nodes(1, seconds=60)
+        assert slow.is_running(), "the idle one was let go"
+        slow.resume()
         assert driver.process.poll() is None, "the search still runs"
         sound(driver, f"sqlite:///{tmp_path / 'mlflow.db'}", trials=3)
         cluster.wait_for_nodes(0, seconds=60)

@@ -79,5 +79,8 @@ def test_killed_and_frozen_workers(
     first.send_signal(signal.SIGKILL)
     second.send_signal(signal.SIGSTOP)
     record = sound(driver, tracking, trials=2)
-    assert sorted(kinds(record)) == ["hung", "worker"]
+    # One that is frozen between two commands never took the one that it does not answer: not this command's fault.
+    assert sorted(kinds(record)) in (["hung", "worker"], ["worker", "worker"])
+    silent = [i for t in record.trials for i in t.incidents if "gave no answer for 15 s" in i.reason]
+    assert len(silent) == 1, [i.reason for t in record.trials for i in t.incidents]
     assert not second.is_running(), "a frozen worker is ended, not left"
