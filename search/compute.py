@@ -48,8 +48,8 @@ def compute_for(request: Request, trials: int | None, note: Callable[[str], None
     slots = slots_here()
     if plan.groups > slots:
         note(
-            f"at most {slots} trials at a time instead of {plan.groups}: each has a process of {SLOT_MB} MB on the "
-            "machine that drives the search, and no more is free here (docs/scale.md)"
+            f"at most {slots} trials at a time instead of {plan.groups}: each takes {SLOT_MB} MB of the machine "
+            "that drives the search, and no more is free here (docs/scale.md)"
         )
         plan = replace(plan, groups=slots)
     several = len(found.nodes) > 1 or found.autoscaling

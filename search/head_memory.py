@@ -6,8 +6,9 @@ from pathlib import Path
 
 import psutil
 
-SLOT_MB = 128
-"""A trial's proxy on the head is a process of 115 MB of its own (`benchmarks/driver_scale.py`)."""
+SLOT_MB = 240
+"""A trial at a time has two processes on the head: its proxy, of 115 MB (`benchmarks/driver_scale.py`), and what Ray
+Train lets the workers of a group meet at, 107 MB."""
 _DRIVER_MB = 1024  # what the driver itself comes to in a search of thousands of trials
 _RAY_ENDS_AT = 0.95  # of the memory: then Ray ends processes, and proxies are among them
 _LIMITS = (
@@ -17,7 +18,7 @@ _LIMITS = (
 
 
 def slots_here(control: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many proxies fit into what is free, less what the driver will need; one at least.
+    """How many trials at a time fit into what is free, less what the driver will need; one at least.
 
     `control`: the folder of the control group that may limit this process, as containers have it (version 1 or 2).
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from search.metric_text import parts_of, repeats_of, repeats_text, with_deviation
 from search.ranking import LeaderboardRow, leaderboard, primary_objective
-from search.records import Objective, SearchRecord
+from search.records import Objective, SearchRecord, Status
 from search.tables import param_keys, plain_value
 from search.texts import short_configuration, short_count
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def leaderboard_text(record: SearchRecord, rows: int = 10) -> rich.table.Table:
-    """The top of the leaderboard for a terminal of at least 100 columns.
+    """The top of the leaderboard of a search that nobody runs any more, for a terminal of at least 100 columns.
 
     The best linear probe is always there, as one line more when it is not among the first `rows`; the
     winner is bold.
@@ -37,7 +37,8 @@ def leaderboard_text(record: SearchRecord, rows: int = 10) -> rich.table.Table:
     table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=18)
     table.add_column(objective.metric, justify="right", no_wrap=True, overflow="ellipsis", max_width=18)
     table.add_column("epochs", justify="right", no_wrap=True, width=6)
-    table.add_column("status", no_wrap=True, width=8)
+    words = {Status.RUNNING: "interrupted"}
+    table.add_column("status", no_wrap=True, width=max([8, *(len(words.get(r.trial.status, "")) for r in shown)]))
     table.add_column("params", justify="right", no_wrap=True, width=6)
     table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)
 
@@ -49,7 +50,7 @@ def leaderboard_text(record: SearchRecord, rows: int = 10) -> rich.table.Table:
             f"{row.method} *" if row.is_baseline else row.method,
             with_deviation(objective.metric, row.value, row.deviation),
             str(row.epochs),
-            str(row.trial.status),
+            words.get(row.trial.status, str(row.trial.status)),
             short_count(row.trial.trainable_params),
             short_configuration(row.trial.params),
         ]

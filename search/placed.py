@@ -11,13 +11,14 @@ process, and one on a worker node keeps that node from idling, so that it is pai
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import Any
 
-import ray
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, get_env_vars_to_propagate
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
@@ -63,13 +64,15 @@ class PlacedTrainer(TorchTrainer):
         return [c for c in usual if not isinstance(c, PlacementGroupCleanerCallback | DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        # The watcher of nodes that are to go would be started wherever there is room, and tells workers that do not
-        # ask: every epoch is kept anyway.
-        unwatched = {ENABLE_PREEMPTION_WATCHER_ENV_VAR: "0"}
-        settings = {"env_vars": {**get_env_vars_to_propagate(), **unwatched}}
-        made: Any = ray.remote(num_cpus=0, label_selector=here, runtime_env=settings)(_PlacedController)
+        """Run the controller in the calling thread, not in an actor of its own.
+
+        The hub's process has all that a controller needs in memory; as an actor, each would hold 360 MB of the head.
+        Nothing is lost with the hub that would have outlived it.
+        """
+        # The watcher of nodes that are to go is started wherever there is room, and tells workers that do not ask:
+        # every epoch is kept anyway.
+        os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
         policy = _Placed(scaling_config=arguments["scaling_policy"].scaling_config)
-        controller = made.remote(**{**arguments, "scaling_policy": policy})
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        controller = _PlacedController(**{**arguments, "scaling_policy": policy})
+        asyncio.run(controller.run())
+        return controller.get_result()

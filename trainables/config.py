@@ -177,7 +177,7 @@ class TrainOptions(Options):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     grad_clip: NonNegative = 0.0  # 0: none
-    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds an epoch may take before its workers count as hung
+    deadline: Annotated[float, Field(ge=1)] = 3600.0  # seconds an epoch may take before its workers count as hung
     storage_patience: Annotated[float, Field(ge=0)] = 300.0  # seconds to try again for where checkpoints cannot be kept
     # auto: the task's own. bce: a single label as one yes and many noes, as AAT.
     loss: Literal["auto", "cross_entropy", "bce", "am_softmax"] = "auto"

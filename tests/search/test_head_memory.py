@@ -18,9 +18,9 @@ MB = 1 << 20
 )
 def test_a_container_s_limit_counts(tmp_path: Path, most: str, used: str) -> None:
     (tmp_path / "memory").mkdir()
-    (tmp_path / most).write_text(f"{2000 * MB}\n")
+    (tmp_path / most).write_text(f"{2200 * MB}\n")
     (tmp_path / used).write_text(f"{500 * MB}\n")
-    assert slots_here(tmp_path) == (1900 - 500 - 1024) // SLOT_MB == 2
+    assert slots_here(tmp_path) == (2090 - 500 - 1024) // SLOT_MB == 2
 
 
 def test_where_nothing_is_limited_the_machine_s_memory_counts(tmp_path: Path) -> None:

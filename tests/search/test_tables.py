@@ -55,6 +55,15 @@ def _text(record: SearchRecord, rows: int = 10, width: int = 100) -> str:
     return console.export_text()
 
 
+def test_what_still_ran_when_the_search_ended_was_interrupted():
+    text = _text(_record(_trial(1, [0.5]), _trial(2, [0.4], status=Status.RUNNING)))
+    assert "running" not in text
+    assert [word for line in text.splitlines() for word in line.split() if word in ("complete", "interrupted")] == [
+        "complete",
+        "interrupted",
+    ]
+
+
 def test_parquet_has_one_row_per_trial_and_epoch(tmp_path):
     record = fake_record()
     path = tables.write_trials(record, tmp_path / "trials.parquet")
