@@ -134,7 +134,8 @@ class Storage:
                 raise UserError(f"storage {self.root}: what was written is not what is read back; use another one")
             probe.delete(name)
         except StorageError as error:
-            raise UserError(str(error).replace(name, "a probe file")) from None
+            said = str(error).replace(name, "a probe file")
+            raise UserError(f"{said}. Mend that, or give --storage a place that this machine can write to") from None
 
     def _insist(self, failed: str, action: Callable[[], _T], patience: float | None = None) -> _T:
         patience = self._patience if patience is None else patience
