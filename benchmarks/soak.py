@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import sys
@@ -181,6 +182,11 @@ def _listen(stream: Any, said: list[str]) -> None:
         said.extend(stream)
 
 
+def kind(what: str) -> str:
+    """What happened, without which one of several it happened to."""
+    return re.sub(r" n?\d+( of \d+)?$", "", what)
+
+
 def found_wrong(record: SearchRecord, out: Path, server: Server, trials: int) -> list[str]:
     wrong = audit(out, server.address)
     if len(record.trials) != trials:
@@ -229,7 +235,7 @@ def main() -> int:
             "trials": dict(Counter(str(t.status) for t in record.trials)),
             "epochs": sum(len(t.epochs) for t in record.trials),
             "incidents": dict(Counter(i.kind for t in record.trials for i in t.incidents)),
-            "faults": dict(Counter(" ".join(w for w in what.split() if w.isalpha()) for _, what in soak.happened)),
+            "faults": dict(Counter(kind(what) for _, what in soak.happened)),
             "happened": soak.happened,
             "temporary files": left,
             "contradictions": wrong,
