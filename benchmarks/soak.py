@@ -22,6 +22,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,11 +35,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from search.journal import read_journal  # noqa: E402
+from search.mlflow_spool import SPOOL  # noqa: E402
 from search.records import SearchRecord, Status  # noqa: E402
 from tests.faults.audit import audit  # noqa: E402
 from tests.faults.cluster import Machine, MiniCluster, Node  # noqa: E402
+from tests.faults.held import held  # noqa: E402
 from tests.faults.searches import Driver, train_workers, write_space  # noqa: E402
 from tests.search.mlflow_servers import Server, free_port  # noqa: E402
+from tests.search.running import petl_search  # noqa: E402
 
 
 class Soak:
@@ -223,12 +227,19 @@ def main() -> int:
             status = soak.driver.process.wait(3600)
             soak.listener.join(30)
             record = read_journal(soak.out)
+            if (soak.out / SPOOL).exists():  # the tracking server was away when the search ended: what a user does
+                soak.note("delivered the rest by sync")
+                told = subprocess.run(
+                    petl_search("sync", soak.out), cwd=ROOT, capture_output=True, text=True, check=False
+                )
+                print(told.stdout, told.stderr)
             left = [str(path) for path in cluster.temp_files()]
+            kept = held(cluster)
         print("".join(soak.said)[-3000:])
         wrong = found_wrong(record, soak.out, server, asked.trials)
         if status:
             wrong.append(f"the driver ended with {status}")
-        wrong += [f"left behind: {what}" for what in cluster.left_over()]
+        wrong += [f"left behind: {what}" for what in [*kept, *cluster.left_over()]]
         result = {
             "minutes": round((time.monotonic() - began) / 60, 1),
             "seed": asked.seed,

@@ -18,7 +18,10 @@ _SETTINGS = {
     # Started by `uv run`, Ray would pack the project and give every worker an environment of its own, installed anew.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Placed anywhere, it keeps a node from idling, and it tells workers what they do not ask for: every epoch is kept.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Several controllers in a process (search.placed) would each set up its logging anew, and wait for one another.
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that Ctrl-C ended: nobody asks for their results any more
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import ray
 
+from search import environment
 from search.group import Group, surplus
 from search.hub import Hub
 from search.resources import GroupPlan
@@ -35,6 +37,7 @@ class Keeper(Hub):
 
     async def start(self, name: str, plan: GroupPlan, worker: dict[str, Any], scratch: str) -> None:
         """Remember what groups are; they come up when they are wanted."""
+        environment.quiet_libraries()  # on a cluster, this process has not inherited the driver's settings
         self._loop = asyncio.get_running_loop()
         self._name, self._plan, self._worker, self._scratch = name, plan, worker, scratch
         self._threads: dict[str, threading.Thread] = {}
@@ -84,6 +87,7 @@ class Keeper(Hub):
                 if self._over(group):
                     break
                 reason, kind = self._why(group, error)
+            gc.collect()  # the error's frames hold the run's controller, and with it handles of actors
             attempt += 1
             # A group that has done work since its last start is worth starting again, however often.
             failures = 0 if kind == "node" or group.answered > before else failures + 1

@@ -5,20 +5,18 @@ waits for a cluster to grow would keep a process for every group that has no pla
 back without ending it. So the placement groups are made first (`search.keeper`): a pending one is what the
 autoscaler sees, costs nothing, and can be withdrawn; the run starts when its place is granted.
 
-Of the actors that Ray Train starts beside a run's workers only those stay that these runs have a use for. Each is a
+Of the actors that Ray Train starts beside a run's workers only the one stays that its workers are told of. Each is a
 process, and one on a worker node keeps that node from idling, so that it is paid for without anybody training there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
@@ -29,6 +27,18 @@ from ray.util.placement_group import get_placement_group
 class _PlacedGroup(WorkerGroup):
     def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> DefaultPlacementGroupHandle:
         return DefaultPlacementGroupHandle(get_placement_group(self._train_run_context.run_config.name))
+
+    def _start(self) -> None:
+        try:
+            super()._start()
+        except Exception:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the actors of a run that Ray Train leaves to the end of its controller's process, which lives on here."""
+        if self._worker_group_state is not None:
+            self._worker_group_state.shutdown()
 
 
 class _PlacedController(TrainController):
@@ -69,10 +79,12 @@ class PlacedTrainer(TorchTrainer):
         The hub's process has all that a controller needs in memory; as an actor, each would hold 360 MB of the head.
         Nothing is lost with the hub that would have outlived it.
         """
-        # The watcher of nodes that are to go is started wherever there is room, and tells workers that do not ask:
-        # every epoch is kept anyway.
-        os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
         policy = _Placed(scaling_config=arguments["scaling_policy"].scaling_config)
         controller = _PlacedController(**{**arguments, "scaling_policy": policy})
-        asyncio.run(controller.run())
-        return controller.get_result()
+        try:
+            asyncio.run(controller.run())
+            return controller.get_result()
+        finally:
+            group = controller.get_worker_group()
+            if isinstance(group, _PlacedGroup):
+                group.end()
