@@ -22,15 +22,11 @@ def make_study(space: Space, done: int = 0) -> optuna.Study:
     if space.sampler.name == "random":
         sampler = optuna.samplers.RandomSampler(seed=seed)
     else:
+        from search.tpe import ThriftyTPE
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                multivariate=True,
-                group=True,  # parameters are modelled together with those that are active at the same time
-                constant_liar=True,
-                n_startup_trials=space.sampler.startup_trials,
-                seed=seed,
-            )
+            sampler = ThriftyTPE(space.sampler.startup_trials, seed)  # group=True is experimental
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if o.mode == "max" else "minimize" for o in space.objectives
     ]
