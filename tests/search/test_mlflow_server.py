@@ -126,6 +126,28 @@ def test_sixteen_threads_and_two_searches_at_once(running: Server, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_request_looks_for_no_packages_that_are_not_there(
+    running: Server, record: SearchRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    class Spy:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            looked.append(name)
+
+    with Tracker(running.address, "no-packages", longest=200.0) as tracker:
+        tracker.start(record)
+        train(tracker, make_trial(record), 2)  # what is loaded once is loaded now
+        wait_for(tracker.delivered)
+        monkeypatch.setattr(sys, "meta_path", [Spy, *sys.meta_path])
+        train(tracker, make_trial(record), 2)
+        wait_for(tracker.delivered)
+        monkeypatch.undo()
+    assert not {"dbruntime", "pyspark", "IPython"} & set(looked)
+
+
+@pytest.mark.slow
 def test_a_slow_server_is_not_waited_for(running: Server, record: SearchRecord) -> None:
     slow = Forwarder(running.port)
     try:
