@@ -1,15 +1,16 @@
 """Optuna's TPE without work that is not needed (torch-free).
 
 Parameters that are active together are modelled together, as a group. For each group that it knows, Optuna draws
-values whether the trial will have these parameters or not, and before each draw it sorts all trials into good and
-others and converts every parameter of every one. With a hundred trials running that is most of what an ask costs. Here
-a group is drawn when the trial asks for it, the sorting is done once for an ask and the conversion once for a trial.
+values whether the trial will have these parameters or not. Before each draw it sorts all trials into good and others,
+reads from JSON what running ones are trying, and converts the group's parameters of all that have them. With a hundred
+trials running that is most of what an ask costs (`benchmarks/sampler_ask.py`). Here a group is drawn when the trial
+asks for it, the sorting is done once for an ask and the conversion once for a trial.
 
 A running trial counts as one of the others, so that two do not try the same (the constant liar). It counts with the
 parameters that it has, not, as in Optuna, with what was drawn for groups that it turned out not to need.
 
 This leans on the inside of the one version of Optuna that the project is pinned to; `tests/search/test_tpe.py` holds
-every draw against the one of Optuna's own sampler.
+every draw against the one that Optuna's own sampler makes from the same trials and the same random state.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_gamma_multiobjective
+from optuna.samplers._tpe.sampler import (
+    _get_infeasible_trial_score,
+    _get_pruned_trial_score,
+    _split_trials,
+    default_gamma,
+    default_gamma_multiobjective,
+)
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace, _SearchSpaceGroup
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 _Group = dict[str, BaseDistribution]
@@ -44,6 +51,7 @@ class ThriftyTPE(TPESampler):
         self._group_decomposed_search_space = _Groups()
         # In-memory storage changes no trial: it puts another in its place. So what was worked out for one holds for it.
         self._rows: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, _Row]]] = {}
+        self._ranks: dict[int, tuple[FrozenTrial, tuple[float, ...]]] = {}
         self._sorted: list[FrozenTrial] = []
         self._halves: tuple[list[FrozenTrial], list[FrozenTrial]] = [], []
 
@@ -64,14 +72,27 @@ class ThriftyTPE(TPESampler):
         return {name: domain.to_external_repr(best[name]) for name, domain in search_space.items()}
 
     def _split(self, study: Study, asked: FrozenTrial) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """The good and the other trials, `asked` left out."""
+        """The good and the other trials, `asked` left out, each in the order of their numbers."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         trials = [t for t in study._get_trials(deepcopy=False, states=states) if t.number != asked.number]
         if len(trials) != len(self._sorted) or not all(map(is_, trials, self._sorted)):
-            gamma = default_gamma_multiobjective if study._is_multi_objective() else default_gamma
-            ended = sum(t.state is not TrialState.RUNNING for t in trials)
-            self._sorted, self._halves = trials, _split_trials(study, trials, gamma(ended))
+            self._sorted, self._halves = trials, self._halved(study, trials)
         return self._halves
+
+    def _halved(self, study: Study, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        ended = [trial for trial in trials if trial.state is not TrialState.RUNNING]
+        if study._is_multi_objective():
+            return _split_trials(study, trials, default_gamma_multiobjective(len(ended)))
+        ended.sort(key=lambda trial: self._rank(study, trial))
+        good = {trial.number for trial in ended[: default_gamma(len(ended))]}
+        return [t for t in trials if t.number in good], [t for t in trials if t.number not in good]
+
+    def _rank(self, study: Study, trial: FrozenTrial) -> tuple[float, ...]:
+        """Orders ended trials: complete ones, the best first; stopped ones, the furthest first; infeasible ones."""
+        kept = self._ranks.get(trial.number)
+        if kept is None or kept[0] is not trial:
+            self._ranks[trial.number] = kept = trial, _order(study, trial)
+        return kept[1]
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: _Group, study: Study
@@ -91,6 +112,16 @@ class ThriftyTPE(TPESampler):
         if not search_space.keys() <= trial.params.keys():
             return None
         return [domain.to_internal_repr(trial.params[name]) for name, domain in search_space.items()]
+
+
+def _order(study: Study, trial: FrozenTrial) -> tuple[float, ...]:
+    infeasible = _get_infeasible_trial_score(trial)
+    if infeasible > 0:
+        return 2.0, infeasible
+    if trial.state is TrialState.PRUNED:
+        return 1.0, *_get_pruned_trial_score(trial, study)
+    value = float(trial.values[0])  # a complete trial has one
+    return 0.0, -value if study.direction == StudyDirection.MAXIMIZE else value
 
 
 class _OnDemand(dict[str, Any]):

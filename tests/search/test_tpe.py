@@ -70,21 +70,24 @@ def draw(trial: optuna.Trial) -> dict[str, Any]:
     return trial.params
 
 
+LEVELS = (0.0, 0.25, 0.5, 1.0)  # few, so that many are equal, as accuracies on a small split are
+ENDS = ("complete", "prune", "infeasible", "infeasible but complete", "fail")
+
+
 @given(
     seed=st.integers(0, 2**31),
-    two=st.booleans(),
+    directions=st.sampled_from([["maximize"], ["minimize"], ["maximize", "minimize"]]),
     startup=st.integers(1, 12),
-    steps=st.lists(
-        st.sampled_from(["ask", "ask", "complete", "prune", "infeasible", "fail", "queue"]), min_size=40, max_size=120
-    ),
+    usual=st.sampled_from(ENDS),
+    steps=st.lists(st.sampled_from(["ask", "ask", "usual", "usual", *ENDS, "queue"]), min_size=40, max_size=120),
     pick=st.randoms(use_true_random=False),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_draws_what_optunas_own_sampler_does(
-    seed: int, two: bool, startup: int, steps: list[str], pick: random.Random
+    seed: int, directions: Any, startup: int, usual: str, steps: list[str], pick: random.Random
 ) -> None:
     sampler = Held(startup, seed)
-    study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"] if two else ["maximize"])
+    study = optuna.create_study(sampler=sampler, directions=directions)
     running: list[optuna.Trial] = []
     for step in [*steps, "ask", "ask", "ask"]:
         if step == "queue":
@@ -93,16 +96,16 @@ def test_it_draws_what_optunas_own_sampler_does(
             running.append(study.ask())
             draw(running[-1])
         else:
+            end = usual if step == "usual" else step
             trial = running.pop(pick.randrange(len(running)))
-            values = [pick.random() for _ in study.directions]
-            for epoch in range(0 if two else pick.randrange(4)):
-                trial.report(pick.random(), epoch)
-            if step == "infeasible":
-                trial.set_constraint("most", values[0])
-            if step == "complete":
-                study.tell(trial, values)
+            for epoch in range(pick.randrange(4) if len(directions) == 1 else 0):
+                trial.report(pick.choice([*LEVELS, float("nan")]), epoch)
+            if end.startswith("infeasible"):
+                trial.set_constraint("most", pick.choice(LEVELS))
+            if end.endswith("complete"):
+                study.tell(trial, [pick.choice(LEVELS) for _ in directions])
             else:
-                study.tell(trial, state=TrialState.FAIL if step == "fail" else TrialState.PRUNED)
+                study.tell(trial, state=TrialState.FAIL if end == "fail" else TrialState.PRUNED)
     modelled = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in study.trials[:-3])
     assert modelled < startup or sampler.draws
 
