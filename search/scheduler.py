@@ -61,6 +61,15 @@ class AshaScheduler(FIFOScheduler):
         """An epoch that was trained without being heard of: others are compared with it, it stops nothing itself."""
         self._rule.report(trial, epoch, metrics.get(self._value_of, float("nan")))
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune starts what waits without being told which.
+
+        Tune's own rule names the first that waits, at every event, after going through all trials there ever were. A
+        trial that is named takes the process which another one has left, and Tune ends the one that is starting for
+        it. So the next trial needs a new process, the one after it is named meanwhile, and processes start for ever.
+        (Where nothing new waits a starting trial still takes one that is free; then none is started in its place.)
+        """
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "epoch" not in result or self._value_of not in result:
             return TrialScheduler.CONTINUE
