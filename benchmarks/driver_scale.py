@@ -15,6 +15,7 @@ epoch of the journal once, and no run that is still RUNNING.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -48,7 +49,7 @@ class NoOp(tune.Trainable):
     """Reports what a trial would, without training."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Wait for the others: were the first ones to work alone, Tune would start processes that nobody needs."""
+        """Wait for the others, so that all figures but the first are of a search that is in full swing."""
         meeting = Path(config["meeting"])
         (meeting / str(os.getpid())).touch()
         while len(list(meeting.iterdir())) < config["slots"]:
@@ -143,7 +144,7 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
     from rich.console import Console
 
     from petl.counts import BackboneShape
-    from search.control import Events, Live, Stop, Stopper
+    from search.control import Events, Live, Stop, Stopper, no_snapshots
     from search.journal import Journal
     from search.live import LineView
     from search.records import SearchRecord
@@ -203,9 +204,9 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
     )
     events.listeners.insert(0, sampler)
     meter = Meter(max(1, options.trials // POINTS), lambda: _epochs_in(database))
-    began = time.monotonic()
+    began, before = time.monotonic(), _threads()
     meter.read()
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(NoOp, PlacementGroupFactory([{"node:__internal_head__": 0.0001}])),
         tune_config=tune.TuneConfig(
             search_alg=sampler,
@@ -223,10 +224,12 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),
-    ).fit()
+    )
+    with no_snapshots():
+        tuner.fit()
     wall = time.monotonic() - began
     meter.read()
-    at_end, threads = _epochs_in(database), _threads(meter.results)
+    at_end, threads = _epochs_in(database), _threads()
     began = time.monotonic()
     if options.mlflow != "none":
         tracker.finish(record)
@@ -240,7 +243,7 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
     ray.shutdown()
     return {
         **_summary(meter.rows, asks, options),
-        "ms_per_result_by_thread_while_the_search_ran": threads,
+        "ms_per_result_by_thread_while_the_search_ran": _shares(before, threads, meter.results),
         "trials": len(record.trials),
         "results": meter.results,
         "wall_seconds": round(wall, 1),
@@ -286,15 +289,22 @@ def _summary(rows: list[Row], asks: list[float], options: argparse.Namespace) ->
     }
 
 
-def _threads(results: int) -> dict[str, float]:
-    """Processor time of this process by thread (Ray's own by the names that it gives them), the ten dearest."""
+def _threads() -> dict[str, float]:
+    """Milliseconds of processor time of this process by thread, Ray's own by the names that it gives them."""
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     spent: dict[str, float] = {}
     for task in Path("/proc/self/task").iterdir():
-        comm, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
-        user, system = (int(field) for field in rest.split()[11:13])
-        name = names.get(int(task.name), comm)
-        spent[name] = spent.get(name, 0.0) + 1000 * (user + system) / os.sysconf("SC_CLK_TCK") / results
+        with contextlib.suppress(OSError):  # it has just ended
+            comm, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            user, system = (int(field) for field in rest.split()[11:13])
+            name = names.get(int(task.name), comm)
+            spent[name] = spent.get(name, 0.0) + 1000 * (user + system) / os.sysconf("SC_CLK_TCK")
+    return spent
+
+
+def _shares(before: dict[str, float], after: dict[str, float], results: int) -> dict[str, float]:
+    """The dearest ten of the threads that live at the end."""
+    spent = {name: (after[name] - before.get(name, 0.0)) / results for name in after}
     return {name: round(spent[name], 2) for name in sorted(spent, key=lambda name: -spent[name])[:10]}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 
 from search.journal import Journal
 from search.records import EpochRecord, Incident, Status, TrialRecord
@@ -19,6 +21,20 @@ class Stays:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Stays, ()
+
+
+@contextmanager
+def no_snapshots() -> Iterator[None]:
+    """Have Tune write no trial into its snapshot while it runs here: the journal is the state.
+
+    It writes one at the end whatever `TUNE_GLOBAL_CHECKPOINT_S` says, a page for every trial of the search.
+    """
+    mark = TuneController._mark_trial_to_checkpoint
+    TuneController._mark_trial_to_checkpoint = lambda self, trial: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TuneController._mark_trial_to_checkpoint = mark  # type: ignore[method-assign]
 
 
 class Listener(Protocol):

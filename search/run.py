@@ -143,7 +143,7 @@ class Run:
         from ray import tune
         from ray.tune import PlacementGroupFactory
 
-        from search.control import Events, Stopper
+        from search.control import Events, Stopper, no_snapshots
         from search.proxy import TrialProxy
         from search.sampler import OptunaSampler
         from search.scheduler import Asha, AshaScheduler
@@ -173,7 +173,7 @@ class Run:
         events.listeners.insert(0, sampler)
         self.events, self.sampler = events, sampler
         keep_credentials_home()
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(TrialProxy, PlacementGroupFactory([{"node:__internal_head__": 0.0001}])),
             tune_config=tune.TuneConfig(
                 search_alg=sampler,
@@ -191,7 +191,9 @@ class Run:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
-        ).fit()
+        )
+        with no_snapshots():
+            tuner.fit()
         if self.stop.dead:
             return
         groups.free_all()  # Tune may have killed a proxy in the middle of an epoch
