@@ -42,13 +42,14 @@ def load_mlflow() -> Any:
 def _ask_nothing_of_databricks() -> None:
     """Drop the headers that a Databricks notebook or job adds to a request, unless this runs on Databricks.
 
-    To find out whether it does, MLflow tries to import three packages before every request; looking for them along
-    the whole path is a quarter of what a request costs. There is no public way to leave a provider of headers out.
+    To find out whether it does, MLflow tries to import three packages before every request, which means looking for
+    them along the whole path. There is no public way to leave a provider of headers out.
     """
     from mlflow.tracking.request_header.databricks_request_header_provider import DatabricksRequestHeaderProvider
     from mlflow.tracking.request_header.registry import _request_header_provider_registry as registry
+    from mlflow.utils.databricks_utils import is_in_databricks_runtime
 
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ and find_spec("dbruntime") is None:
+    if not is_in_databricks_runtime() and find_spec("dbruntime") is None:
         registry._registry = [p for p in registry._registry if not isinstance(p, DatabricksRequestHeaderProvider)]
 
 
