@@ -82,7 +82,7 @@ ENDS = ("complete", "prune", "infeasible", "infeasible but complete", "fail")
     steps=st.lists(st.sampled_from(["ask", "ask", "usual", "usual", *ENDS, "queue"]), min_size=40, max_size=120),
     pick=st.randoms(use_true_random=False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_it_draws_what_optunas_own_sampler_does(
     seed: int, directions: Any, startup: int, usual: str, steps: list[str], pick: random.Random
 ) -> None:
