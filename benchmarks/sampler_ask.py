@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import statistics
 import sys
@@ -158,8 +157,8 @@ def _quality(trials: int, seeds: list[int]) -> dict[str, Any]:
 
 def _search(trials: int, seed: int, at_once: int) -> dict[str, float]:
     """One whole search of the made-up problem; the trials that run end in random order."""
-    from benchmarks.sampler_history import _sampler, _space, true_value
-    from search.records import EpochRecord, Status, TrialRecord
+    from benchmarks.sampler_history import _sampler, _space, train, true_value
+    from search.records import Status, TrialRecord
     from search.sampler import HISTORY
     from search.scheduler import Asha
 
@@ -177,16 +176,9 @@ def _search(trials: int, seed: int, at_once: int) -> dict[str, float]:
             if len(running) < at_once and asked < trials - 1:
                 continue
             trial = running.pop(draw.randrange(len(running)))
-            truth, status = true_value(trial.params), Status.COMPLETE
-            for epoch in range(1, 10):
-                value = truth * (1 - math.exp(-epoch / 3)) + draw.gauss(0, 0.01)
-                trial.epochs.append(EpochRecord(epoch, {"val/accuracy": value}, 1.0))
-                if rule.report(trial.id, epoch, value):
-                    status = Status.STOPPED
-                    break
-            trial.status = status
+            truth = train(trial, rule, draw)
             sampler.trial_ended(trial)
-            if status is Status.COMPLETE:
+            if trial.status is Status.COMPLETE:
                 complete.append(truth)
         assert not running and len(journal.record.trials) == trials
         journal.close()

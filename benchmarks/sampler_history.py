@@ -142,7 +142,7 @@ def _quality(trials: int, seeds: list[int], kept: list[int]) -> dict[str, Any]:
 
 def _search(trials: int, seed: int, most: int) -> tuple[dict[str, float], list[str]]:
     """One whole search of the made-up problem, one trial at a time."""
-    from search.records import EpochRecord, Status
+    from search.records import Status
     from search.scheduler import Asha
 
     space, draw = _space(seed=seed), random.Random(seed)
@@ -153,16 +153,9 @@ def _search(trials: int, seed: int, most: int) -> tuple[dict[str, float], list[s
         truths: list[tuple[float, bool]] = []
         for _ in range(trials):
             trial = journal.trial(sampler.suggest("")["trial"])
-            truth, status = true_value(trial.params), Status.COMPLETE
-            for epoch in range(1, 10):
-                value = truth * (1 - math.exp(-epoch / 3)) + draw.gauss(0, 0.01)
-                trial.epochs.append(EpochRecord(epoch, {"val/accuracy": value}, 1.0))
-                if rule.report(trial.id, epoch, value):
-                    status = Status.STOPPED
-                    break
-            trial.status = status
+            truth = train(trial, rule, draw)
             sampler.trial_ended(trial)
-            truths.append((truth, status is Status.COMPLETE))
+            truths.append((truth, trial.status is Status.COMPLETE))
         spent = time.process_time() - began
         keys = [space.key(trial.params) for trial in journal.record.trials]
         journal.close()
@@ -173,6 +166,20 @@ def _search(trials: int, seed: int, most: int) -> tuple[dict[str, float], list[s
         "milliseconds a trial": round(1000 * spent / trials, 1),
     }
     return outcome, keys
+
+
+def train(trial: Any, rule: Any, draw: random.Random) -> float:
+    """Give a trial its epochs, with noise, and its end; returns the true value of its configuration."""
+    from search.records import EpochRecord, Status
+
+    truth, trial.status = true_value(trial.params), Status.COMPLETE
+    for epoch in range(1, 10):
+        value = truth * (1 - math.exp(-epoch / 3)) + draw.gauss(0, 0.01)
+        trial.epochs.append(EpochRecord(epoch, {"val/accuracy": value}, 1.0))
+        if rule.report(trial.id, epoch, value):
+            trial.status = Status.STOPPED
+            break
+    return truth
 
 
 def true_value(params: dict[str, Any]) -> float:
