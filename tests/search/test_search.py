@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from search.journal import read_journal
-from search.records import Objective, Status
+from search.records import Objective, Status, TrialRecord
 from tests.search.running import command, petl_search, processes_of, run, start, wait_for, workers_of, workplace
 
 ACCURACY = Objective("val/accuracy", "max")
@@ -236,7 +236,7 @@ def test_the_last_screen_says_what_came_out_and_what_to_do_next(done: SimpleName
 
 def _killable(tmp_path: Path, tiny_ast: Path, tones: Path) -> Path:
     """A space whose trials last seconds each, none stopped early: there is always one running to be killed."""
-    return _space(tmp_path, tiny_ast, tones, epochs=120, trials=5)
+    return _space(tmp_path, tiny_ast, tones, epochs=240, trials=5)
 
 
 @pytest.mark.slow  # two starts of Ray and a worker's: two minutes and more
@@ -250,15 +250,15 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, tiny_a
             command("--space", space, "--output", "out", "--set", "scheduler.name=none"), tmp_path, environment
         )
 
-        def reported(trials: int) -> bool:
-            return (out / "journal.jsonl").exists() and sum(
-                len(t.epochs) > 2 for t in read_journal(out).trials
-            ) >= trials
+        def trained() -> list[TrialRecord]:
+            record = read_journal(out) if (out / "journal.jsonl").exists() else None
+            return [t for t in record.trials if len(t.epochs) > 2] if record is not None else []
 
-        wait_for(lambda: reported(1), 200, driver)
-        workers_of(ray)[0].send_signal(signal.SIGKILL)
+        wait_for(lambda: any(t.status is Status.RUNNING for t in trained()), 200, driver)
+        for worker in workers_of(ray):  # every one: which of them trains, and which is still starting, cannot be told
+            worker.send_signal(signal.SIGKILL)
         wait_for(lambda: '"incident"' in (out / "journal.jsonl").read_text(), 150, driver)
-        wait_for(lambda: reported(3), 200, driver)
+        wait_for(lambda: len(trained()) >= 3, 200, driver)
         driver.send_signal(signal.SIGKILL)
         driver.wait(10)
         before = read_journal(out)
