@@ -37,6 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from search import environment
 from search.control import Stays
+from search.proxy import TrialProxy
+from search.sealed import order, reported, told
 from tests.search.mlflow_servers import free_port, server
 
 environment.quiet_libraries()
@@ -45,14 +47,14 @@ POINTS = 50
 Row = dict[str, float]
 
 
-class NoOp(tune.Trainable):
+class NoOp(TrialProxy):
     """Reports what a trial would, without training."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Wait for the others, so that all figures but the first are of a search that is in full swing."""
-        meeting = Path(config["meeting"])
+        meeting = Path(told(config)["meeting"])
         (meeting / str(os.getpid())).touch()
-        while len(list(meeting.iterdir())) < config["slots"]:
+        while len(list(meeting.iterdir())) < told(config)["slots"]:
             time.sleep(0.5)
         self.reset_config(config)
 
@@ -64,24 +66,22 @@ class NoOp(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         self._epoch += 1
-        time.sleep(self.config["sleep"])
-        flat, noise = self.config["flat"], zlib.crc32(f"{self.config['trial']}-{self._epoch}".encode()) / 2**32
+        time.sleep(told(self.config)["sleep"])
+        flat, noise = told(self.config)["flat"], zlib.crc32(f"{self.config['trial']}-{self._epoch}".encode()) / 2**32
         reached = math.exp(-((math.log10(flat["optim.lr"]) + 2.6) ** 2) / 2) * (1 - math.exp(-self._epoch / 3))
         accuracy = 0.9 * reached + 0.02 * noise
-        return {
-            "epoch": self._epoch,
-            "seconds": 1.0,
-            "done": self._epoch == self._length,
-            "last": self._epoch == self._length,
-            **{f"train/{name}": 1 - accuracy for name in ("loss", "grad_norm", "lr")},
-            **{f"val/{name}": accuracy for name in ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro")},
-        }
+        return reported(
+            {
+                "epoch": self._epoch,
+                "seconds": 1.0,
+                "done": self._epoch == self._length,
+                **{f"train/{n}": 1 - accuracy for n in ("loss", "grad_norm", "lr")},
+                **{f"val/{n}": accuracy for n in ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro")},
+            }
+        )
 
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        return {}
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        return None
+    def cleanup(self) -> None:
+        """Nothing: there is no worker group to give back."""
 
 
 class Meter(Stays, tune.Callback):
@@ -140,9 +140,9 @@ def main() -> None:
 
 def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) -> dict[str, Any]:
     import ray
-    from ray.tune import PlacementGroupFactory
     from rich.console import Console
 
+    from benchmarks.driver_scale import NoOp  # sent by its name, as a search's proxy is
     from petl.counts import BackboneShape
     from search.control import Events, Live, Stop, Stopper, no_snapshots
     from search.journal import Journal
@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
 
     space_file = Path(__file__).parent.parent / "spaces" / "moa.yaml"
     space = load_space(space_file, {"epochs": 9, "budget.trials": options.trials})
-    os.environ["RAY_TMPDIR"] = str(folder)
+    os.environ |= {"RAY_TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     run, meeting = folder / "run", folder / "meeting"
     run.mkdir()
@@ -191,13 +191,13 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
         space,
         journal,
         trainable_params=lambda params: trainable_params(space, params, shape, 50),
-        wrap=lambda trial: {
-            "trial": trial.id,
-            "flat": space.trial_config(trial.params).to_flat(),
-            "sleep": options.step_seconds,
-            "meeting": str(meeting),
-            "slots": min(options.slots, options.trials),
-        },
+        wrap=lambda trial: order(
+            trial.id,
+            flat=space.trial_config(trial.params).to_flat(),
+            sleep=options.step_seconds,
+            meeting=str(meeting),
+            slots=min(options.slots, options.trials),
+        ),
         more=lambda: len(record.trials) < options.trials,
         on_start=events.on_start,
         room=lambda: live.count < options.slots,
@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace, folder: Path, uri: str, database: Path) ->
     began, before = time.monotonic(), _threads()
     meter.read()
     tuner = tune.Tuner(
-        tune.with_resources(NoOp, PlacementGroupFactory([{"node:__internal_head__": 0.0001}])),
+        NoOp,
         tune_config=tune.TuneConfig(
             search_alg=sampler,
             scheduler=scheduler,

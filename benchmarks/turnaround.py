@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from search import environment
+from search.sealed import order, report_of
 
 environment.quiet_libraries()
 
@@ -86,7 +87,7 @@ def _warm(ray: Any, namespace: str, hub: str, flats: list[dict[str, Any]], folde
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(name="warm", storage_path=f"{folder}/tune", verbose=0),
     ).fit()
-    by_number = {int(r.config["trial"][1:]): r.metrics for r in results}
+    by_number = {int(r.config["trial"][1:]): report_of(r.metrics) for r in results}
     spans = sorted((m["began"], m["first_step"], m["ended"]) for m in by_number.values())
     gaps = [after[1] - before[2] for before, after in pairwise(spans)]
     return gaps, by_number
@@ -98,7 +99,7 @@ def _Numbered(base: type, flats: list[dict[str, Any]], hub: str) -> type:
     class Numbered(base):  # type: ignore[misc, valid-type]
         def _full(self, config: dict[str, Any]) -> dict[str, Any]:
             number = config["number"]
-            return {"trial": f"w{number}", "hub": hub, "flat": flats[number], "deadline": 600.0, "patience": 60.0}
+            return order(f"w{number}", hub=hub, flat=flats[number], deadline=600.0, patience=60.0)
 
         def setup(self, config: dict[str, Any]) -> None:
             self.config = self._full(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from ray.tune.execution.tune_controller import TuneController
 from search.journal import Journal
 from search.records import EpochRecord, Incident, Status, TrialRecord
 from search.scheduler import AshaScheduler
+from search.sealed import report_of
 
 
 class Stays:
@@ -123,25 +124,25 @@ class Events(Stays, tune.Callback):
         self.listeners, self._abandon, self._alive = listeners, abandon, alive
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        record = self._journal.trial(trial.config["trial"])
-        if "halt" in result:  # the trial goes on when somebody has mended it
-            self._stop.dead = self._stop.dead or str(result["halt"])
+        record, report = self._journal.trial(trial.config["trial"]), report_of(result)
+        if "halt" in report:  # the trial goes on when somebody has mended it
+            self._stop.dead = self._stop.dead or str(report["halt"])
             return
         for word, meaning in (("diverged", "diverged: "), ("refused", ""), ("failed", "")):
-            if word in result:
-                self._end(record, Status.FAILED, f"{meaning}{result[word]}")
+            if word in report:
+                self._end(record, Status.FAILED, f"{meaning}{report[word]}")
                 return
-        for note in result.get("notes", ()):
+        for note in report.get("notes", ()):
             self.incident(record.id, "checkpoint", str(note))
-        for past in result.get("past", ()):  # the driver that heard of them could not write them down any more
+        for past in report.get("past", ()):  # the driver that heard of them could not write them down any more
             epoch = EpochRecord(int(past["epoch"]), _metrics(past["metrics"]), float(past["seconds"]))
             self._epoch(record, epoch)
             self._scheduler.remember(record.id, epoch.epoch, epoch.metrics)
-        self._epoch(record, EpochRecord(int(result["epoch"]), _metrics(result), float(result["seconds"])))
+        self._epoch(record, EpochRecord(int(report["epoch"]), _metrics(report), float(report["seconds"])))
         stopped_at = self._scheduler.stopped.get(record.id)
         if stopped_at is not None:
             self._end(record, Status.STOPPED, f"among the worse at epoch {stopped_at}")
-        elif result.get("last"):
+        elif report.get("done"):
             self._end(record, Status.COMPLETE)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -182,9 +183,9 @@ class Events(Stays, tune.Callback):
             listener.trial_ended(record)
 
 
-def _metrics(result: dict[str, Any]) -> dict[str, float]:
-    """Tune adds numbers of its own; every metric of ours has a slash in its name."""
-    return {k: float(v) for k, v in result.items() if "/" in k and isinstance(v, (int, float))}
+def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Every metric has a slash in its name; the other numbers of a report are none."""
+    return {k: float(v) for k, v in report.items() if "/" in k and isinstance(v, (int, float))}
 
 
 def _reason(trial: Any) -> str:

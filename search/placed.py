@@ -45,7 +45,7 @@ class _PlacedController(TrainController):
     worker_group_cls = _PlacedGroup
 
 
-class _Placed(FixedScalingPolicy):
+class _NoRequests(FixedScalingPolicy):
     """Asks the autoscaler for nothing: a run begins when its place is there.
 
     Ray Train would ask a second time for what its placement group has asked for, through a detached actor of the
@@ -79,7 +79,7 @@ class PlacedTrainer(TorchTrainer):
         The hub's process has all that a controller needs in memory; as an actor, each would hold 360 MB of the head.
         Nothing is lost with the hub that would have outlived it.
         """
-        policy = _Placed(scaling_config=arguments["scaling_policy"].scaling_config)
+        policy = _NoRequests(scaling_config=arguments["scaling_policy"].scaling_config)
         controller = _PlacedController(**{**arguments, "scaling_policy": policy})
         try:
             asyncio.run(controller.run())

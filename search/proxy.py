@@ -10,15 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 from ray import tune
+from ray.tune import PlacementGroupFactory
 
 from search.calling import Caller, Ending, Failed, Halted
+from search.sealed import reported, told
 
 
 class TrialProxy(tune.Trainable):
-    """`config` is {"trial": id, "hub": actor name, "flat": dotted keys, "deadline", "patience": seconds per epoch}."""
+    """`config` is `search.sealed.order(trial, hub=actor name, flat=dotted keys, deadline=…, patience=seconds)`."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """The head. `tune.with_resources` would make a class of its own, which cannot be sent by its name."""
+        return PlacementGroupFactory([{"node:__internal_head__": 0.0001}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._caller = Caller(config["hub"])
+        self._caller = Caller(told(config)["hub"])
         self._caller.begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -27,18 +34,18 @@ class TrialProxy(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; returns the worker's report, with `done` when it was the last.
+        """Train one epoch; returns the worker's report (`search.sealed`), with `done` when it was the last.
 
         `{"failed": reason}` when the trial is given up, `{"halt": reason}` when the whole search has to wait for
         somebody.
         """
         try:
-            told = {name: self.config[name] for name in ("flat", "deadline", "patience")}
-            return self._caller.send({"op": "epoch", **told})
+            command = {name: told(self.config)[name] for name in ("flat", "deadline", "patience")}
+            return reported(self._caller.send({"op": "epoch", **command}))
         except Failed as failed:
-            return {"failed": str(failed), "done": True}
+            return reported({"failed": str(failed), "done": True})
         except (Halted, Ending) as halted:
-            return {"halt": str(halted), "done": True}
+            return reported({"halt": str(halted), "done": True})
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}  # the workers write the trial's own checkpoints (trainables.checkpoints)

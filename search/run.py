@@ -19,6 +19,7 @@ from search.ray_access import keep_credentials_home
 from search.records import Status, TrialRecord
 from search.request import Outcome, resume_command
 from search.resources import GroupPlan
+from search.sealed import order
 from search.sizes import trainable_params
 from search.space import Space
 from trainables.config import TrialConfig
@@ -141,7 +142,6 @@ class Run:
 
     def _tune(self, groups: Groups) -> None:
         from ray import tune
-        from ray.tune import PlacementGroupFactory
 
         from search.control import Events, Stopper, no_snapshots
         from search.proxy import TrialProxy
@@ -159,13 +159,13 @@ class Run:
             self.space,
             self.journal,
             self._size,
-            wrap=lambda trial: {
-                "trial": trial.id,
-                "hub": groups.hub_name,
-                "flat": self.space.trial_config(trial.params).to_flat(),
-                "deadline": self.deadline,
-                "patience": self.base.train.storage_patience,
-            },
+            wrap=lambda trial: order(
+                trial.id,
+                hub=groups.hub_name,
+                flat=self.space.trial_config(trial.params).to_flat(),
+                deadline=self.deadline,
+                patience=self.base.train.storage_patience,
+            ),
             more=self._more,
             on_start=events.on_start,
             room=self._room,
@@ -174,7 +174,7 @@ class Run:
         self.events, self.sampler = events, sampler
         keep_credentials_home()
         tuner = tune.Tuner(
-            tune.with_resources(TrialProxy, PlacementGroupFactory([{"node:__internal_head__": 0.0001}])),
+            TrialProxy,
             tune_config=tune.TuneConfig(
                 search_alg=sampler,
                 scheduler=scheduler,

@@ -58,7 +58,7 @@ class OptunaSampler(Stays, Searcher):
         room: Callable[[], bool] = lambda: True,
         most: int = HISTORY,
     ) -> None:
-        super().__init__(metric=space.objectives[0].metric, mode=space.objectives[0].mode)
+        super().__init__()  # without a metric: Tune would look for it in results, which are sealed
         self._space, self._journal, self._count = space, journal, trainable_params
         self._wrap, self._more, self._on_start = wrap, more, on_start
         self.exhausted = False

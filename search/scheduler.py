@@ -18,6 +18,8 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.sealed import report_of
+
 
 class Asha:
     """The stopping rule.
@@ -71,10 +73,11 @@ class AshaScheduler(FIFOScheduler):
         """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if "epoch" not in result or self._value_of not in result:
+        report = report_of(result)
+        if "epoch" not in report or self._value_of not in report:
             return TrialScheduler.CONTINUE
-        name, epoch = trial.config["trial"], int(result["epoch"])
-        if self._rule.report(name, epoch, float(result[self._value_of])):
+        name, epoch = trial.config["trial"], int(report["epoch"])
+        if self._rule.report(name, epoch, float(report[self._value_of])):
             self.stopped[name] = epoch
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE

@@ -50,7 +50,6 @@ def _epoch(
         "epoch": number,
         "seconds": seconds,
         "done": over,
-        "last": over,  # Tune sets `done` for trials it stops, too
         **metrics,
     }
     if parts > 1:

@@ -16,7 +16,7 @@ from tests.search.running import command, start, wait_for
 
 # Epochs of a trial that is to be hit while another one trains. Processes start one after the other: on a fast machine a
 # shorter trial is over before the second one has begun.
-LONG = 240
+LONG = 360
 
 SPACE = """
 schema: petl.space/1

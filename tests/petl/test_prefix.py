@@ -233,6 +233,7 @@ def test_padding_masks_as_flash_attention_has_them(padding_attention: str, metho
     torch.testing.assert_close(one[1, :real], two[1, :real], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow  # compiles
 @pytest.mark.parametrize("method", ["prefix", "prompt", "prompt+prefix"])
 def test_flex_attention(method: str) -> None:
     """Block masks, with padding and without (forward only: torch has no backward of it on CPUs)."""

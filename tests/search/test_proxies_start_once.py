@@ -22,6 +22,7 @@ environment.quiet_libraries()
 from ray.tune.execution.tune_controller import TuneController
 from search.control import no_snapshots
 from search.scheduler import Asha, AshaScheduler
+from search.sealed import reported
 
 FOLDER = Path(sys.argv[1])
 
@@ -41,7 +42,7 @@ class Trial(tune.Trainable):
         if self.config["trial"] == "t0020" and not (FOLDER / "died").exists():
             (FOLDER / "died").touch()
             os._exit(1)
-        return {"epoch": self.epoch, "val/accuracy": 0.5, "done": self.epoch == 3}
+        return reported({"epoch": self.epoch, "val/accuracy": 0.5, "done": self.epoch == 3})
     def save_checkpoint(self, folder):
         return {}
     def load_checkpoint(self, checkpoint):
