@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from search import environment
 from search.control import Stays, no_snapshots
+from search.scheduler import Asha, AshaScheduler
 from search.sealed import order, report_of, reported, told
 
 environment.quiet_libraries()
@@ -94,7 +95,7 @@ class Given(Searcher):
     """Hands out one configuration after the other."""
 
     def __init__(self, configurations: list[dict[str, Any]]) -> None:
-        super().__init__(metric="val/accuracy", mode="max")
+        super().__init__()
         self._left = configurations[::-1]
 
     def suggest(self, trial_id: str) -> Any:
@@ -177,6 +178,7 @@ def _run(way: str, trials: int) -> dict[str, Any]:
                 search_alg=Given(
                     [order(name, flat=f) if sealed else {"trial": name, "flat": f} for name, f in numbered]
                 ),
+                scheduler=AshaScheduler(Asha("max", (), 3), "val/accuracy"),  # Tune's own starts processes for ever
                 num_samples=-1,
                 max_concurrent_trials=SLOTS,
                 reuse_actors=True,
